@@ -1,0 +1,75 @@
+# SWE-Bench Runner. `make help` lists the targets; options are variables: make run -j8 DATASET=lite AGENT=gold
+ifneq ($(filter 3.% 4.0 4.0.% 4.1 4.1.%,$(MAKE_VERSION)),)
+$(error this is make $(MAKE_VERSION), and GNU make 4.2 or newer is needed (./bootstrap.sh says how to get it))
+endif
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+.SECONDARY:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# Values reach the recipes through the environment and are expanded nowhere: $, # and quotes survive
+OPTIONS := ARTIFACTS DATASET SPLIT IDS WHERE START SAMPLE SEED AGENT MODEL EFFORT MAX_TURNS PROMPT RUN ITERATIONS TIMEOUT \
+  TEST_TIMEOUT MCP CONFIG REMOTE PREDICTIONS STAGE KEEP DRY V
+$(foreach v,$(OPTIONS),$(if $(filter-out undefined default,$(origin $v)),$(eval override export $v := $$(value $v))))
+
+Q := $(if $(filter 1,$(V)),,@)
+JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),4)
+DEFAULT_JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j4)
+
+.PHONY: help ready precache run run-sample evaluate redo stop bench clean-temp clean test test-all tasks
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
+	@echo "Options are variables (make run -j8 DATASET=lite AGENT=gold IDS='a b'); README.md has the table."
+
+ready:
+	@./bootstrap.sh
+
+precache: ready ## fetch mirrors, seal histories, build environments for the chosen tasks (-j8)
+	$(Q)bin/tasks | bin/precache --jobs $(JOBS)
+
+# The tasks run in a make of their own, which goes on when one fails; then the results are gathered whatever came out
+run: ready ## run the chosen tasks and grade them (-j8); the same command again goes on where it stopped
+	$(Q)+set -- $$(scripts/plan) && { [ $$# = 2 ] || exit 0; } && \
+	{ $(MAKE) -k $(DEFAULT_JOBS) tasks RUN=$$1 PLAN=$$2; code=$$?; rm -f $$2; bin/collect --run $$1 || code=2; exit $$code; }
+
+ifdef PLAN
+include $(PLAN)
+tasks: $(TASKS:%=$(RUN_DIR)/%/tests.json)
+
+$(RUN_DIR)/%/agent.json:
+	$(Q)[ -e $(RUN_DIR)/stop ] || bin/run-agent --run $(RUN) -- $* >/dev/null
+
+$(RUN_DIR)/%/tests.json: | $(RUN_DIR)/%/agent.json
+	$(Q)[ -e $(RUN_DIR)/stop ] || bin/run-tests --once --run $(RUN) -- $* >/dev/null
+endif
+
+run-sample: export override DATASET := sample
+run-sample: export AGENT ?= gold
+run-sample: run ## run the embedded sample, with AGENT=gold unless one is named: no GitHub, no Hugging Face, no model
+
+evaluate: run ## grade somebody's predictions: make evaluate PREDICTIONS=preds.jsonl DATASET=lite
+
+redo: ready ## forget results so that the next run makes them again: STAGE=tests or agent, IDS='a b' or IDS=all
+	$(Q)scripts/redo
+
+stop: ready ## let a run finish what it is at, and start no more: RUN=name
+	$(Q)scripts/stop
+
+bench: ready ## measure the cost of the machinery on this machine
+	$(Q)scripts/bench
+
+clean-temp: ready ## remove worktrees that no process works in, and what killed builds left behind
+	$(Q)scripts/clean-temp
+
+clean: clean-temp ## remove caches and the toolkit's own environment; runs and results stay
+	$(Q)chmod -R u+w $${ARTIFACTS:-artifacts}/cache 2>/dev/null; rm -rf $${ARTIFACTS:-artifacts}/cache .venv
+
+test: ready ## the test suite
+	$(Q).venv/bin/python -m pytest -q tests -m "not slow"
+
+test-all: ready ## the test suite with the long tests in it
+	$(Q).venv/bin/python -m pytest -q tests

@@ -1,0 +1,65 @@
+"""Sealed checkouts: the files of a base commit in a repository of their own, which stands on a sealed history."""
+
+import os
+from pathlib import Path
+
+from swerun import paths
+from swerun.errors import CommandFailed, Fatal
+from swerun.git import git
+from swerun.state import remove_tree
+
+LINKED = (".claude", ".mcp.json", ".mcp-the-force", "claude_hooks")
+CONFIG_FILE = """[core]
+\trepositoryformatversion = 0
+\tfilemode = true
+\tbare = false
+\tlogallrefupdates = true
+[gc]
+\tauto = 0
+[maintenance]
+\tauto = false
+[user]
+\tname = SWE-bench
+\temail = setup@swebench.config
+"""
+
+
+def create(checkout: Path, repo: str, base_commit: str) -> Path:
+    """Check out a base commit whose history is there already; what stood at the path is gone. No shared state, so no lock.
+
+    Written by hand where git would take a process for each step: 0.05 s instead of 0.15 s for a small tree.
+    """
+    store = paths.history(repo, base_commit)
+    remove_tree(checkout)
+    folder = paths.make_dir(checkout) / ".git"
+    for name in ("objects/info", "objects/pack", "refs/heads", "refs/tags", "info"):
+        paths.make_dir(folder / name)
+    (folder / "objects/info/alternates").write_text(f"{store}/objects\n")
+    (folder / "packed-refs").write_bytes((store / "packed-refs").read_bytes())
+    (folder / "refs/heads/main").write_text(f"{base_commit}\n")
+    (folder / "config").write_text(CONFIG_FILE)
+    (folder / "info/exclude").write_text("".join(f"/{name}\n" for name in LINKED))
+    (folder / "HEAD").write_text("ref: refs/heads/main\n")
+    try:
+        git(checkout, "read-tree", "--reset", "-u", "HEAD")
+    except CommandFailed as error:
+        remove_tree(checkout)
+        raise Fatal(f"cannot check out {base_commit[:12]} of '{repo}': {error} (is the disk full? else delete '{store}' and run again)") from None
+    return checkout
+
+
+def config_folder(chosen: str) -> Path | None:
+    """The folder whose configuration agents are given: CONFIG, else the toolkit's parent; never a home folder."""
+    folder = Path(os.path.abspath(chosen)) if chosen else paths.TOOLKIT.parent
+    home = os.environ.get("HOME")
+    return None if home and folder == Path(home).resolve() else folder
+
+
+def link_config(checkout: Path, folder: Path | None) -> list[str]:
+    """Link the agent's configuration into a checkout; a name that the repository tracks is left alone."""
+    linked = []
+    for name in LINKED if folder else ():
+        if (folder / name).exists() and not (checkout / name).is_symlink() and not (checkout / name).exists():
+            (checkout / name).symlink_to(folder / name)
+            linked.append(name)
+    return linked

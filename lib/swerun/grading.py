@@ -1,0 +1,122 @@
+"""Grading one prediction: a place that no agent touched, the patch, the test files, the official command, the official verdict."""
+
+import hashlib
+import os
+import shlex
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+from swerun import environments, layers, patches, paths, spec as specs, verdicts, workspace
+from swerun.errors import Fatal
+from swerun.git import git
+from swerun.process import MARK, Ended, run_limited, task_env
+from swerun.spec import Spec
+from swerun.state import write_file
+from swerun.workspace import Workspace
+
+# swebench 5.0.2, harness/constants
+START, END, EXIT_CODE = ">>>>> Start Test Output", ">>>>> End Test Output", ">>>>> Test Exit Code"
+SCRIPT = """set -uxo pipefail
+{eval_commands}
+: '{start}'
+{test_cmd}
+SWEBENCH_TEST_EXIT_CODE=$?
+: '{end}'
+echo "{exit_code}: $SWEBENCH_TEST_EXIT_CODE"
+exit $SWEBENCH_TEST_EXIT_CODE
+"""
+Record = dict[str, Any]
+
+
+def grade(row: dict[str, Any], record: Record, remote: str, timeout: float, say: Callable[[str], None]) -> Record:
+    """The keys that run-tests adds to a record. Raises Fatal where the machine, not the patch, is at fault."""
+    patch = record["model_patch"] or ""
+    folder = paths.task_dir(record["run"], record["instance_id"])
+    if not patch.strip():
+        return verdict("empty_patch", patch, None, 0.0, None)
+    start, spec = time.monotonic(), specs.of(row)
+    place = workspace.grading_place(record)
+    space = workspace.make(row, place, remote, None, say)
+    file = place / "patch.diff"
+    file.write_text(patch if patch.endswith("\n") else patch + "\n")
+    applied, log = patches.apply_as_official(space.checkout, file, lambda: workspace.make(row, place, remote, None, say))
+    if not applied:
+        write_file(folder / "setup.log", log.encode())
+        return verdict("patch_failed", patch, None, time.monotonic() - start, None)
+    log += rebuild(row, spec, space, specs.changed_files(patch))
+    log += restore_tests(row, space)
+    write_file(folder / "setup.log", log.encode("utf-8", "surrogateescape"))
+    say("running its tests")
+    output = folder / "test_output.txt"
+    ended = run_tests(row, spec, space, place, output, timeout)
+    seconds = time.monotonic() - start
+    if ended.timed_out:
+        return verdict("timeout", patch, None, seconds, ended)
+    report = verdicts.report(row, spec, patch, output)
+    return verdict("ran" if "tests_status" in report else "no_tests_ran", patch, report, seconds, ended)
+
+
+def rebuild(row: dict[str, Any], spec: Spec, space: Workspace, changed: list[str]) -> str:
+    """Install again where the patch touched what a build reads. That it fails is the patch's doing, as in the official script."""
+    if not layers.needs_install(spec, changed):
+        return ""
+    later = time.time() + 2  # than everything the layer brought, on file systems with whole seconds too
+    for name in changed:
+        if (space.checkout / name).is_file():
+            os.utime(space.checkout / name, (later, later))
+    log = space.venv.with_name("install.log")
+    log.write_bytes(b"")
+    try:
+        layers.install(spec, space.checkout, space.venv, space.manifest["env_key"], log)
+    except Fatal as error:
+        return log.read_text(errors="replace") + f"{error}\n"
+    return log.read_text(errors="replace")
+
+
+def restore_tests(row: dict[str, Any], space: Workspace) -> str:
+    """Put the files of the test patch back to the base commit, whatever the model patch did to them, and apply it."""
+    names = specs.changed_files(row["test_patch"])
+    known = set(git(space.checkout, "ls-tree", "-r", "-z", "--name-only", row["base_commit"], "--", *names).stdout.split("\0"))
+    for name in names:
+        if name not in known and (space.checkout / name).is_file():
+            (space.checkout / name).unlink()
+    log = ""
+    if known - {""}:
+        done = git(space.checkout, "checkout", row["base_commit"], "--", *sorted(known - {""}), check=False)
+        log += done.stdout + done.stderr
+    if not row["test_patch"].strip():
+        return log
+    text = row["test_patch"] if row["test_patch"].endswith("\n") else row["test_patch"] + "\n"
+    done = git(space.checkout, "apply", "--verbose", "-", input=text.encode(), check=False)
+    return log + f"+ git apply (test patch)\n{done.stdout}{done.stderr}"
+
+
+def run_tests(row: dict[str, Any], spec: Spec, space: Workspace, place: Path, output: Path, timeout: float) -> Ended:
+    """Run the official test command; the log is one that the official tools can grade again."""
+    command = " ".join([spec.test_cmd, *map(shlex.quote, specs.test_directives(spec, row["test_patch"]))])
+    script = SCRIPT.format(eval_commands="\n".join(spec.eval_commands), start=START, test_cmd=command, end=END, exit_code=EXIT_CODE)
+    env = environments.activated(space.venv, task_env(place / "home", spec.environment)) | {MARK: str(place)}
+    with open(output, "wb") as file:
+        ended = run_limited(["bash", "-c", script], cwd=space.checkout, env=env, timeout=timeout, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
+        if ended.timed_out:
+            file.write(f"\n\nTimeout error: {timeout:.0f} seconds exceeded.\n".encode())
+    return ended
+
+
+def verdict(status: str, patch: str, report: dict[str, Any] | None, seconds: float, ended: Ended | None) -> Record:
+    tests: Record = {"status": status}
+    for name in ("FAIL_TO_PASS", "PASS_TO_PASS"):
+        found = (report or {}).get("tests_status", {}).get(name, {})
+        tests[name] = {kind: len(found.get(kind, ())) for kind in ("success", "failure")}
+    tests |= {
+        "seconds": round(ended.seconds if ended else 0.0, 3),
+        "overhead_seconds": round(seconds - (ended.seconds if ended else 0.0), 3),
+        "exit_code": ended.returncode if ended else None,
+        "isolation": "none",
+        "flaky": None,
+        "patch_sha256": hashlib.sha256(patch.encode("utf-8", "surrogateescape")).hexdigest(),
+    }
+    # null: nobody has judged it strictly yet, or looked for flakiness
+    return {"resolved": bool(report and report["resolved"]), "strict_resolved": None, "flags": [], "tests": tests}

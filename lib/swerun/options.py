@@ -1,0 +1,84 @@
+"""The options of a run: what each is called, its default, and where a value came from."""
+
+import os
+from typing import Any, Iterable, Mapping, NamedTuple
+
+from swerun.errors import Usage
+
+
+class Option(NamedTuple):
+    name: str
+    default: str
+    help: str
+    fixed: bool = False  # part of what a run is: a run cannot go on with another value
+
+
+OPTIONS = (
+    Option("DATASET", "verified", "sample, lite, verified, full, a Hugging Face id, or a .jsonl/.json/.parquet file", True),
+    Option("SPLIT", "test", "split of a Hugging Face dataset", True),
+    Option("IDS", "", "instance ids, separated by spaces or commas, or @file"),
+    Option("WHERE", "", "a jq expression over the dataset's rows: keep those it is true for"),
+    Option("START", "", "skip so many instances"),
+    Option("SAMPLE", "", "then take so many"),
+    Option("SEED", "", "shuffle first, by this seed"),
+    Option("AGENT", "claude", "gold, null, replay:<predictions.jsonl>, a name in lib/agents, or any executable", True),
+    Option("MODEL", "", "the model, passed to the agent", True),
+    Option("EFFORT", "", "the effort, passed to the agent", True),
+    Option("MAX_TURNS", "", "the turn limit, passed to the agent", True),
+    Option("PROMPT", "", "a prompt template (default lib/prompts/solve.md)", True),
+    Option("RUN", "", "the run's name (default <dataset>-<agent>)"),
+    Option("ITERATIONS", "5", "attempts a task at most, for agents that are given feedback", True),
+    Option("TIMEOUT", "600", "seconds an attempt may take", True),
+    Option("TEST_TIMEOUT", "1800", "seconds a test run may take", True),
+    Option("MCP", "1", "0: no MCP tools", True),
+    Option("CONFIG", "", "where .claude, .mcp.json, .mcp-the-force and claude_hooks come from (default: the parent of the toolkit)"),
+    Option("REMOTE", "https://github.com/{repo}", "where mirrors come from: URL or path with {repo} {owner} {name}, or a file that maps repositories to such"),
+    Option("PREDICTIONS", "", "evaluate: the predictions to grade"),
+    Option("STAGE", "", "redo: agent or tests"),
+    Option("KEEP", "0", "1: keep worktrees"),
+    Option("DRY", "0", "1: only say what would be done"),
+    Option("V", "0", "1: print the commands that are run"),
+)
+BY_NAME = {option.name: option for option in OPTIONS}
+# every variable that is ours, those of later features included: agents, builds and tests see none
+NAMES = (*BY_NAME, "FEEDBACK", "RESET", "BUDGET", "MAX_COST", "REPEAT", "HOSTS", "ENGINE", "TEST_JOBS", "MEM", "ISOLATION", "NET", "ALLOW")
+FIXED = tuple(option.name for option in OPTIONS if option.fixed)
+
+
+class Value(NamedTuple):
+    value: str
+    origin: str  # flag, environment, run.json or default
+
+
+def resolve(names: Iterable[str], flags: Mapping[str, Any], recorded: Mapping[str, str] | None = None) -> dict[str, Value]:
+    """Each option from its flag, else the environment, else the run's run.json, else its default."""
+    found = {}
+    for name in names:
+        flag = flags.get(name.lower())
+        candidates = ((flag, "flag"), (os.environ.get(name), "environment"), ((recorded or {}).get(name), "run.json"), (BY_NAME[name].default, "default"))
+        value, origin = next((str(v), o) for v, o in candidates if v not in (None, "") or o == "default")
+        found[name] = Value(value, origin)
+    return found
+
+
+def number(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if value <= 0:
+        raise Usage(f"{name} is '{text}', not a number over 0")
+    return value
+
+
+def count(name: str, text: str) -> int | None:
+    """A whole number of 0 or more, None where the option is not set."""
+    if text == "":
+        return None
+    if not text.isdigit():
+        raise Usage(f"{name} is '{text}', not a whole number")
+    return int(text)
+
+
+def flag(text: str) -> bool:
+    return text not in ("", "0", "no", "false")

@@ -1,0 +1,101 @@
+"""What a task's environment is made of and how its tests are run: from the row itself, else from the tables in specs/."""
+
+import hashlib
+import re
+import tomllib
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import orjson
+
+from swerun import paths
+from swerun.errors import Fatal
+
+NON_TEST = (".json", ".png", "csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")  # swebench.harness.constants.NON_TEST_EXTS
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Facts of the official harness under its own names, and those we add (see specs/*.toml for each one's reason)."""
+
+    python: str
+    test_cmd: str
+    log_parser: str
+    install: str = ""
+    packages: str = ""
+    pip_packages: list[str] = field(default_factory=list)
+    pre_install: list[str] = field(default_factory=list)
+    eval_commands: list[str] = field(default_factory=list)
+    requirements_paths: list[str] = field(default_factory=list)
+    environment_yml_paths: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+    pins: list[str] = field(default_factory=list)
+    conda_to_pip: dict[str, str] = field(default_factory=dict)
+    conda_absent: list[str] = field(default_factory=list)
+    exclude_newer: str = ""
+    directives: str = "files"  # how test files are named to the test command: files, or modules (django's runner)
+
+    def digest(self) -> str:
+        return hashlib.sha256(orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
+
+    def extras(self) -> list[str]:
+        """The extras that the install command asks of the project: `pip install -e .[test]` is ["test"]."""
+        found = re.search(r"\.\[([\w,.\s-]+)\]", self.install)
+        return [name.strip() for name in found[1].split(",")] if found else []
+
+    def editable(self) -> bool:
+        """Whether an edit to a Python file is seen without installing again."""
+        return bool(re.search(r"(^|\s)(-e|--editable)\s|setup\.py\s+develop", self.install)) or not self.install
+
+
+def of(row: dict[str, Any]) -> Spec:
+    """The spec of a row. Raises Fatal where nobody has described its repository or version."""
+    if row.get("install_config"):
+        return from_install_config(row["install_config"], row["instance_id"])
+    return from_tables(row["repo"], row["version"])
+
+
+def from_install_config(config: dict[str, Any], instance_id: str) -> Spec:
+    """A spec from a row's own `install_config`, as SWE-rebench rows carry it."""
+    names = {"reqs_path": "requirements_paths", "env_yml_path": "environment_yml_paths", "env_vars": "environment"}
+    values = {names.get(key, key): value for key, value in config.items() if value not in (None, "")}
+    values = {key: value for key, value in values.items() if key in Spec.__dataclass_fields__}
+    for key in ("install", "test_cmd"):
+        if isinstance(values.get(key), list):
+            values[key] = " && ".join(values[key])
+    absent = [key for key in ("python", "test_cmd", "log_parser") if key not in values]
+    if absent:
+        raise Fatal(f"install_config of '{instance_id}' has no {', '.join(absent)}")
+    return Spec(**values)
+
+
+def from_tables(repo: str, version: str) -> Spec:
+    file = paths.SPECS / f"{paths.slug(repo)}.toml"
+    if not file.is_file():
+        raise Fatal(f"no spec for repository '{repo}' (a row may carry its own as 'install_config'; {paths.SPECS} has the others)")
+    table = tomllib.loads(file.read_text())
+    facts = next((dict(one) for one in table.get("official", ()) if version in one["versions"]), {})
+    ours = [one for one in table.get("ours", ()) if version in one["versions"] or "*" in one["versions"]]
+    for one in ours:
+        facts |= {key: value for key, value in one.items() if key not in ("reason", "drop", "versions")}
+    if "test_cmd" not in facts:
+        known = ", ".join(v for one in table.get("official", ()) for v in one["versions"])
+        raise Fatal(f"no spec for version '{version}' of '{repo}' ('{file.name}' has {known})")
+    drop = [text for one in ours for text in one.get("drop", ())]
+    for key in ("pre_install", "eval_commands"):
+        facts[key] = [command for command in facts.get(key, ()) if not any(text in command for text in drop)]
+    facts |= {key: table[key] for key in ("log_parser", "requirements_paths", "environment_yml_paths", "exclude_newer") if key in table and key not in facts}
+    return Spec(**{key: value for key, value in facts.items() if key in Spec.__dataclass_fields__})
+
+
+def changed_files(patch: str) -> list[str]:
+    """The paths that a patch leaves behind or removes, as its `diff --git` lines name them."""
+    return re.findall(r"^diff --git a/.* b/(.*)$", patch, re.M)
+
+
+def test_directives(spec: Spec, test_patch: str) -> list[str]:
+    """What the test command is given: the official harness's get_test_directives (4.1.0)."""
+    files = [name for name in changed_files(test_patch) if not name.endswith(NON_TEST)]
+    if spec.directives == "modules":
+        return [name.removesuffix(".py").removeprefix("tests/").replace("/", ".") for name in files]
+    return files

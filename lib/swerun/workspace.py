@@ -1,0 +1,79 @@
+"""The place of a task in flight: a sealed checkout and a venv, made together or one after the other."""
+
+import time
+from pathlib import Path
+from typing import Any, Callable, NamedTuple
+
+from swerun import checkouts, environments, histories, layers, paths, process, spec as specs
+from swerun.errors import Fatal
+from swerun.spec import Spec
+from swerun.state import remove_tree
+
+Say = Callable[[str], None]
+
+
+class Workspace(NamedTuple):
+    checkout: Path
+    venv: Path
+    layer: Path
+    manifest: dict[str, Any]
+
+
+def agent_place(record: dict[str, Any]) -> Path:
+    return paths.worktrees(record["run"], record["instance_id"])
+
+
+def grading_place(record: dict[str, Any]) -> Path:
+    """Where grading happens: never where the agent was."""
+    return agent_place(record) / "grading"
+
+
+def make_checkout(row: dict[str, Any], place: Path, remote: str, config: Path | None, say: Say) -> Path:
+    """A fresh sealed checkout at `place`/testbed; what an interrupted attempt left there is removed first, its processes too."""
+    if place.exists():
+        process.kill_marked(str(place))
+        for old in ("venv", "home"):
+            remove_tree(place / old)
+    histories.require(row["repo"], row["base_commit"], remote, say)
+    checkout = checkouts.create(place / "testbed", row["repo"], row["base_commit"])
+    checkouts.link_config(checkout, config)
+    return checkout
+
+
+def make_venv(row: dict[str, Any], spec: Spec, place: Path, checkout: Path, say: Say) -> Workspace:
+    """A fresh venv at `place`/venv, and what the spec's installation leaves in the checkout."""
+    folder, manifest = layers.ensure(row, spec, say)
+    paths.make_dir(place / "home")
+    venv = environments.make_venv(place / "venv", manifest["env_key"])
+    layers.put(folder, manifest, checkout, venv)
+    return Workspace(checkout, venv, folder, manifest)
+
+
+def make(row: dict[str, Any], place: Path, remote: str, config: Path | None, say: Say) -> Workspace:
+    spec = specs.of(row)
+    return make_venv(row, spec, place, make_checkout(row, place, remote, config, say), say)
+
+
+def existing(record: dict[str, Any], row: dict[str, Any]) -> Workspace | None:
+    """The workspace that earlier stages of a pipeline made for this record, if it is still there."""
+    if not record.get("worktree") or not record.get("venv"):
+        return None
+    checkout, venv = Path(record["worktree"]), Path(record["venv"])
+    if not (checkout / ".git").is_dir() or not (venv / "pyvenv.cfg").is_file():
+        return None
+    folder, manifest = layers.ensure(row, specs.of(row))
+    return Workspace(checkout, venv, folder, manifest)
+
+
+def require_space(path: Path, needed: int = 200 * 2**20) -> None:
+    """Raise Fatal before a full disk does damage. `needed` in bytes."""
+    import os
+
+    at = os.statvfs(path)
+    if at.f_bavail * at.f_frsize < needed:
+        raise Fatal(f"less than {needed >> 20} MiB free at '{path}' (free some space, then run again: nothing was lost)")
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.monotonic()
+    return work(), round(time.monotonic() - start, 3)
