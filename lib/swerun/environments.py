@@ -13,9 +13,10 @@ OWN_SCRIPTS = ("python", "pydoc", "activate", "deactivate")
 
 
 def is_complete(env_key: str) -> bool:
-    """Whether the environment is there whole and its interpreter still is."""
-    made = read_json(paths.environment(env_key) / "complete.json")
-    return made is not None and os.path.exists(made["python"])
+    """Whether the environment is there whole, where it was built (it holds its own path), and its interpreter still is."""
+    folder = paths.environment(env_key)
+    made = read_json(folder / "complete.json")
+    return made is not None and made["folder"] == str(folder) and os.path.exists(made["python"])
 
 
 def ensure(lock: Lock, say: Callable[[str], None] = lambda text: None) -> str:
@@ -37,7 +38,7 @@ def ensure(lock: Lock, say: Callable[[str], None] = lambda text: None) -> str:
             locks.uv(*install, "-r", folder / "lock.txt")
             if lock.build:
                 locks.uv(*install, "--target", folder / "build", "-r", folder / "build.txt")
-            write_json(folder / "complete.json", {"python": lock.python, "packages": lock.packages, "build": lock.build})
+            write_json(folder / "complete.json", {"folder": str(folder), "python": lock.python, "packages": lock.packages, "build": lock.build})
     return key
 
 

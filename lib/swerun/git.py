@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Mapping
 
-from swerun.process import clean_env, run
+from swerun.process import Tick, clean_env, run
 
 LOCAL = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
@@ -20,7 +20,7 @@ def environment(*trusted: Path | str, remote: bool = False) -> dict[str, str]:
 
 
 def git(folder: Path, *words: str | Path, input: bytes | None = None, check: bool = True, remote: bool = False,
-        env: Mapping[str, str] | None = None, trusted: tuple[Path | str, ...] = ()) -> subprocess.CompletedProcess:
+        env: Mapping[str, str] | None = None, trusted: tuple[Path | str, ...] = (), tick: Tick | None = None) -> subprocess.CompletedProcess:
     """Run git in a folder. Raises CommandFailed with git's own reason."""
     made = environment(folder, *trusted, remote=remote) | dict(env or {})
-    return run("git", "-C", folder, *words, input=input, check=check, env=made)
+    return run("git", "-C", folder, *words, input=input, check=check, env=made, tick=tick)

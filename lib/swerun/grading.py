@@ -11,7 +11,7 @@ from typing import Any, Callable
 from swerun import environments, layers, patches, paths, spec as specs, verdicts, workspace
 from swerun.errors import Fatal
 from swerun.git import git
-from swerun.process import MARK, Ended, run_limited, task_env
+from swerun.process import MARK, Ended, run_limited, task_env, telling
 from swerun.spec import Spec
 from swerun.state import write_file
 from swerun.workspace import Workspace
@@ -45,12 +45,12 @@ def grade(row: dict[str, Any], record: Record, remote: str, timeout: float, say:
     if not applied:
         write_file(folder / "setup.log", log.encode())
         return verdict("patch_failed", patch, None, time.monotonic() - start, None)
-    log += rebuild(row, spec, space, specs.changed_files(patch))
+    log += rebuild(spec, space, specs.changed_files(patch), say)
     log += restore_tests(row, space)
     write_file(folder / "setup.log", log.encode("utf-8", "surrogateescape"))
     say("running its tests")
     output = folder / "test_output.txt"
-    ended = run_tests(row, spec, space, place, output, timeout)
+    ended = run_tests(row, spec, space, place, output, timeout, say)
     seconds = time.monotonic() - start
     if ended.timed_out:
         return verdict("timeout", patch, None, seconds, ended)
@@ -58,7 +58,7 @@ def grade(row: dict[str, Any], record: Record, remote: str, timeout: float, say:
     return verdict("ran" if "tests_status" in report else "no_tests_ran", patch, report, seconds, ended)
 
 
-def rebuild(row: dict[str, Any], spec: Spec, space: Workspace, changed: list[str]) -> str:
+def rebuild(spec: Spec, space: Workspace, changed: list[str], say: Callable[[str], None]) -> str:
     """Install again where the patch touched what a build reads. That it fails is the patch's doing, as in the official script."""
     if not layers.needs_install(spec, changed):
         return ""
@@ -69,7 +69,7 @@ def rebuild(row: dict[str, Any], spec: Spec, space: Workspace, changed: list[str
     log = space.venv.with_name("install.log")
     log.write_bytes(b"")
     try:
-        layers.install(spec, space.checkout, space.venv, space.manifest["env_key"], log)
+        layers.install(spec, space.checkout, space.venv, space.manifest["env_key"], log, say)
     except Fatal as error:
         return log.read_text(errors="replace") + f"{error}\n"
     return log.read_text(errors="replace")
@@ -93,13 +93,14 @@ def restore_tests(row: dict[str, Any], space: Workspace) -> str:
     return log + f"+ git apply (test patch)\n{done.stdout}{done.stderr}"
 
 
-def run_tests(row: dict[str, Any], spec: Spec, space: Workspace, place: Path, output: Path, timeout: float) -> Ended:
+def run_tests(row: dict[str, Any], spec: Spec, space: Workspace, place: Path, output: Path, timeout: float, say: Callable[[str], None]) -> Ended:
     """Run the official test command; the log is one that the official tools can grade again."""
     command = " ".join([spec.test_cmd, *map(shlex.quote, specs.test_directives(spec, row["test_patch"]))])
     script = SCRIPT.format(eval_commands="\n".join(spec.eval_commands), start=START, test_cmd=command, end=END, exit_code=EXIT_CODE)
     env = environments.activated(space.venv, task_env(place / "home", spec.environment)) | {MARK: str(place)}
     with open(output, "wb") as file:
-        ended = run_limited(["bash", "-c", script], cwd=space.checkout, env=env, timeout=timeout, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
+        ended = run_limited(["bash", "-c", script], cwd=space.checkout, env=env, timeout=timeout, stdin=subprocess.DEVNULL,
+                            stdout=file, stderr=subprocess.STDOUT, tick=telling(say, "running its tests"))
         if ended.timed_out:
             file.write(f"\n\nTimeout error: {timeout:.0f} seconds exceeded.\n".encode())
     return ended

@@ -10,7 +10,7 @@ from typing import Any, Callable
 from swerun import checkouts, environments, locks, paths
 from swerun.errors import Fatal
 from swerun.git import git
-from swerun.process import run_limited, task_env
+from swerun.process import Tick, run_limited, task_env, telling
 from swerun.spec import Spec
 from swerun.state import locked, read_json, remove_tree, write_json
 
@@ -56,7 +56,7 @@ def _build(row: dict[str, Any], spec: Spec, folder: Path, say: Callable[[str], N
     before = set(_files(venv))
     if spec.install:
         say("installing the project")
-        install(spec, checkout, venv, env_key, log)
+        install(spec, checkout, venv, env_key, log, say)
     manifest = {"env_key": env_key, **_capture_checkout(checkout), "venv": sorted(set(_files(venv)) - before)}
     for name in [*manifest["edits"], *manifest["outputs"]]:
         _keep(checkout / name, making / "kept" / "testbed" / name, checkout, venv)
@@ -70,18 +70,19 @@ def _build(row: dict[str, Any], spec: Spec, folder: Path, say: Callable[[str], N
     return manifest
 
 
-def install(spec: Spec, checkout: Path, venv: Path, env_key: str, log: Path) -> None:
+def install(spec: Spec, checkout: Path, venv: Path, env_key: str, log: Path, say: Callable[[str], None]) -> None:
     """Run the spec's install command as it stands, offline. Raises Fatal with its last line and its log."""
     env = environments.activated(venv, task_env(venv.parent, spec.environment)) | OFFLINE
     build = environments.build_path(env_key)
-    shell(spec.install, checkout, env | ({"PYTHONPATH": str(build)} if build else {}), log)
+    shell(spec.install, checkout, env | ({"PYTHONPATH": str(build)} if build else {}), log, telling(say, "installing the project"))
 
 
-def shell(command: str, folder: Path, env: dict[str, str], log: Path) -> None:
+def shell(command: str, folder: Path, env: dict[str, str], log: Path, tick: Tick | None = None) -> None:
     with open(log, "ab") as file:
         file.write(f"+ {command}\n".encode())
         file.flush()
-        ended = run_limited(["bash", "-c", command], cwd=folder, env=env, timeout=INSTALL_TIMEOUT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
+        ended = run_limited(["bash", "-c", command], cwd=folder, env=env, timeout=INSTALL_TIMEOUT, stdin=subprocess.DEVNULL,
+                            stdout=file, stderr=subprocess.STDOUT, tick=tick)
     if ended.returncode:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
         why = "did not end in an hour" if ended.timed_out else next((line for line in reversed(lines) if "rror" in line), lines[-1])

@@ -9,6 +9,7 @@ import orjson
 from swerun import paths
 from swerun.errors import CommandFailed, Fatal, Usage
 from swerun.git import git
+from swerun.process import telling
 from swerun.state import locked, remove_tree
 
 REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
@@ -66,9 +67,9 @@ def ensure(repo: str, commits: list[str], remote: str, say: Callable[[str], None
         if absent:
             source = remote_of(repo, remote)
             say(f"fetching what is newer than the mirror from {source}")
-            _fetch(mirror, source, *REFS)
+            _fetch(mirror, source, say, *REFS)
             for commit in missing(mirror, commits):
-                _fetch(mirror, source, commit, check=False)
+                _fetch(mirror, source, say, commit, check=False)
             absent = missing(mirror, commits)
         if absent:
             raise Fatal(f"{len(absent)} base commits of '{repo}' are not at '{source}': {' '.join(absent[:3])} (name another REMOTE that has them)")
@@ -97,13 +98,13 @@ def _make(mirror: Path, source: str, say: Callable[[str], None]) -> None:
         if not (making / "HEAD").is_file():
             remove_tree(making)
             git(mirror.parent, "init", "--quiet", "--bare", "--template=", making)
-        _fetch(making, source, *REFS)  # goes on with what an interrupted fetch already stored
+        _fetch(making, source, say, *REFS)  # goes on with what an interrupted fetch already stored
     git(making, "config", "gc.auto", "0")
     making.rename(mirror)
 
 
-def _fetch(mirror: Path, source: str, *refs: str, check: bool = True) -> None:
+def _fetch(mirror: Path, source: str, say: Callable[[str], None], *refs: str, check: bool = True) -> None:
     try:
-        git(mirror, *QUIET, "fetch", "--no-tags", "--no-write-fetch-head", "--force", source, *refs, remote=True, check=check)
+        git(mirror, *QUIET, "fetch", "--no-tags", "--no-write-fetch-head", "--force", source, *refs, remote=True, check=check, tick=telling(say, f"fetching {source}"))
     except CommandFailed as error:
         raise Fatal(f"cannot fetch '{source}': {str(error).rsplit(': ', 1)[-1]} (set REMOTE to where the repository can be had)") from None

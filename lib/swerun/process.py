@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import IO, Mapping, NamedTuple
+from typing import IO, Callable, Mapping, NamedTuple
 
 from swerun.errors import CommandFailed, Fatal
 from swerun.options import NAMES
@@ -20,6 +20,8 @@ OURS = frozenset(NAMES) | {"ARTIFACTS", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAK
 DISTURBING = re.compile(r"GIT_|PYTHON|PIP_|VIRTUAL_ENV|CONDA_|PYTEST_|TOX_|_OLD_VIRTUAL|PARALLEL|DJANGO_SETTINGS_MODULE")
 LINUX = sys.platform == "linux"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+Tick = Callable[[float], None]  # told the seconds since the start, so that a person sees that something long goes on
+TICK = 30.0  # seconds
 
 
 def clean_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -29,22 +31,31 @@ def clean_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def run(*argv: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None, input: bytes | None = None,
-        check: bool = True, timeout: float | None = None) -> subprocess.CompletedProcess:
-    """Run a command to its end, output captured as text. Raises CommandFailed (check) or Fatal (no such program, time)."""
+        check: bool = True, tick: Tick | None = None) -> subprocess.CompletedProcess:
+    """Run a command of ours to its end, output captured as text. Raises CommandFailed (check), or Fatal for no such program."""
     words = tuple(str(word) for word in argv)
     if os.environ.get("V") == "1":
         print(f"+ {shlex.join(words)}", file=sys.stderr)
+    start = time.monotonic()
     try:
-        done = subprocess.run(words, cwd=cwd, env=clean_env() if env is None else env, input=input, capture_output=True,
-                              stdin=subprocess.DEVNULL if input is None else None, timeout=timeout)
+        child = subprocess.Popen(words, cwd=cwd, env=clean_env() if env is None else env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                 stdin=subprocess.DEVNULL if input is None else subprocess.PIPE)
     except FileNotFoundError as error:
         raise Fatal(f"no '{error.filename}' (run './bootstrap.sh', which says how to get it)") from None
-    except subprocess.TimeoutExpired:
-        raise Fatal(f"'{shlex.join(words[:6])}' did not end in {timeout:.0f} s") from None
-    done.stdout, done.stderr = (text.decode("utf-8", "surrogateescape") for text in (done.stdout, done.stderr))
-    if check and done.returncode:
-        raise CommandFailed(words, done.returncode, done.stdout, done.stderr)
-    return done
+    with child:
+        while True:
+            try:
+                out, err = child.communicate(input, timeout=TICK)
+                break
+            except subprocess.TimeoutExpired:
+                tick and tick(time.monotonic() - start)
+            except BaseException:
+                child.kill()
+                raise
+    stdout, stderr = (text.decode("utf-8", "surrogateescape") for text in (out, err))
+    if check and child.returncode:
+        raise CommandFailed(words, child.returncode, stdout, stderr)
+    return subprocess.CompletedProcess(words, child.returncode, stdout, stderr)
 
 
 def task_env(home: Path, extra: Mapping[str, str]) -> dict[str, str]:
@@ -59,7 +70,8 @@ class Ended(NamedTuple):
     seconds: float
 
 
-def run_limited(argv: list[str], *, cwd: Path, env: Mapping[str, str], timeout: float, stdin: IO | int, stdout: IO, stderr: IO | int) -> Ended:
+def run_limited(argv: list[str], *, cwd: Path, env: Mapping[str, str], timeout: float, stdin: IO | int, stdout: IO, stderr: IO | int,
+                tick: Tick | None = None) -> Ended:
     """Run somebody's program in a session of its own; at the limit, and at its end, its whole tree is gone.
 
     Output goes to files: a daemon that keeps a pipe open would block a reader for ever.
@@ -75,10 +87,15 @@ def run_limited(argv: list[str], *, cwd: Path, env: Mapping[str, str], timeout: 
     start, timed_out = time.monotonic(), False
     child = subprocess.Popen(argv, cwd=cwd, env=dict(env), stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True, preexec_fn=die_with_parent)
     try:
-        try:
-            child.wait(timeout)
-        except subprocess.TimeoutExpired:
-            timed_out = True
+        while child.poll() is None and not timed_out:
+            left = timeout - (time.monotonic() - start)
+            try:
+                child.wait(max(0.0, min(left, TICK)))
+            except subprocess.TimeoutExpired:
+                timed_out = left <= TICK
+                if not timed_out and tick:
+                    tick(time.monotonic() - start)
+        if timed_out:
             _signal_group(child.pid, signal.SIGTERM)
             try:
                 child.wait(5)
@@ -91,6 +108,11 @@ def run_limited(argv: list[str], *, cwd: Path, env: Mapping[str, str], timeout: 
         if env.get(MARK):
             kill_marked(env[MARK])
     return Ended(child.returncode, timed_out, time.monotonic() - start)
+
+
+def telling(say: Callable[[str], None], what: str) -> Tick:
+    """A tick that says what still goes on, every minute."""
+    return lambda seconds: say(f"still {what} ({seconds / 60:.0f} min)") if seconds % 60 < TICK else None
 
 
 def _signal_group(pid: int, number: int) -> None:
