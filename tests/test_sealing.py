@@ -90,6 +90,8 @@ def assert_sealed(checkout: Path, source: Source, commit: str, *tag_objects: str
     past = source.git("rev-list", commit).splitlines()
     assert sorted(look(checkout, "log", "--all", "--reflog", "--format=%H").splitlines()) == sorted(past)
     assert look(checkout, "fsck", "--full", "--lost-found", "--unreachable") == "" and look(checkout, "reflog") == ""
+    packed = [line.strip("^").split()[0] for line in (checkout / ".git/packed-refs").read_text().splitlines() if not line.startswith("#")]
+    assert set(packed) <= seen(checkout)
     [alternate] = (checkout / ".git/objects/info/alternates").read_text().splitlines()
     assert not (Path(alternate) / "info/alternates").exists()
     assert not [file for name in ("FETCH_HEAD", "ORIG_HEAD", "logs", "worktrees", "modules") for file in (checkout / ".git").glob(name)]
@@ -288,3 +290,14 @@ def test_a_half_made_mirror_is_made_whole(place: Place, source: Source, left: st
         shutil.rmtree(making / "refs")
     checkout = worktree(place, source, "base", f"{'file://' if left == 'a cut fetch' else ''}{source.folder.parent}/{{name}}")
     assert look(checkout, "rev-parse", "HEAD") == source.commits[4] and not making.exists()
+
+
+@pytest.mark.slow
+def test_git_may_take_longer_than_half_a_minute(place: Place, source: Source, tmp_path: Path) -> None:
+    slow = tmp_path / "bin/git"
+    slow.parent.mkdir()
+    slow.write_text(f'#!/bin/bash\n[[ " $* " = *" pack-objects "* ]] && sleep 32\nexec {shutil.which("git")} "$@"\n')
+    slow.chmod(0o755)
+    source.rows(base=source.commits[4])
+    checkout = worktree(place, source, "base", PATH=f"{slow.parent}:{place.env['PATH']}")
+    assert look(checkout, "rev-parse", "HEAD") == source.commits[4]

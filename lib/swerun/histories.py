@@ -1,7 +1,8 @@
 """Sealed histories: for each base commit an object store that holds its past, its merged tags, and nothing newer.
 
-They stand on each other like the rungs of a ladder: a base commit's own pack holds what no earlier base commit has,
-and its store links the packs of those that are its ancestors.
+They stand on each other like the rungs of a ladder: a base commit's own pack holds what no earlier rung has, and its
+store links the packs of the rungs that are its ancestors. The last commit of each year is a rung, too: tasks that come
+one by one, in any order, then share all but the last months of their past (without them each would hold it whole).
 """
 
 import os
@@ -36,14 +37,15 @@ def ensure(repo: str, base_commits: list[str], remote: str, say: Callable[[str],
     with locked(paths.cache("histories", f"{paths.slug(repo)}.lock"), lambda: say("waiting for another process that seals its history")):
         done = [path.parent.name for path in paths.cache("histories", paths.slug(repo)).glob("*/complete")]
         wanted = [commit for commit in wanted if commit not in done]
-        order, ancestors = _ancestry(mirror, [*done, *wanted])
-        for number, commit in enumerate([commit for commit in order if commit in wanted], 1):
-            absent = missing_files(mirror, commit)
+        rungs = [*wanted, *(commit for commit in _milestones(mirror, wanted) if commit not in (*done, *wanted))]
+        order, ancestors = _ancestry(mirror, [*done, *rungs])
+        for number, commit in enumerate([commit for commit in order if commit in rungs], 1):
+            absent = missing_files(mirror, commit) if commit in wanted else ()
             if absent:
                 problems[commit] = f"the mirror of '{repo}' lacks {len(absent)} files of {commit[:12]}, '{absent[0]}' for one (name another REMOTE that has them)"
                 continue
-            if number % 10 == 1 and len(wanted) > 1:
-                say(f"sealing the history of base commit {number} of {len(wanted)}")
+            if number % 10 == 1:
+                say(f"sealing its history, step {number} of {len(rungs)}")
             _build(repo, mirror, commit, [other for other in ancestors[commit] if other in done])
             done.append(commit)
     return problems
@@ -76,6 +78,26 @@ def missing_files(mirror: Path, commit: str) -> list[str]:
 
     walk(repository[commit].tree_id, "")
     return absent
+
+
+def _milestones(mirror: Path, commits: list[str]) -> list[str]:
+    """The last commit of each year on the first-parent lines that lead to these commits."""
+    found: dict[str, None] = {}
+    seen: set[str] = set()
+    newest_first = git(mirror, "rev-list", "--no-walk=sorted", "--stdin", input="\n".join(commits).encode()).stdout.split()
+    for commit in newest_first:
+        if commit in seen:
+            continue
+        year = ""
+        for line in git(mirror, "log", "--first-parent", "--format=%H %cd", "--date=format:%Y", commit).stdout.splitlines():
+            parent, in_year = line.split()
+            if parent in seen:
+                break
+            seen.add(parent)
+            if year and in_year != year:
+                found[parent] = None
+            year = in_year
+    return list(found)
 
 
 def _ancestry(mirror: Path, commits: list[str]) -> tuple[list[str], dict[str, list[str]]]:

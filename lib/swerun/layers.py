@@ -10,6 +10,7 @@ from typing import Any, Callable
 from swerun import checkouts, environments, locks, paths
 from swerun.errors import Fatal
 from swerun.git import git
+from swerun.locks import Lock
 from swerun.process import Tick, run_limited, task_env, telling
 from swerun.spec import Spec
 from swerun.state import locked, read_json, remove_tree, write_json
@@ -34,7 +35,10 @@ def ensure(row: dict[str, Any], spec: Spec, say: Callable[[str], None] = lambda 
         return folder, manifest
     with locked(folder.with_name(folder.name + ".lock"), lambda: say("waiting for another process that builds it")):
         manifest = read_json(folder / "manifest.json")
-        if not manifest or not environments.is_complete(manifest["env_key"]):
+        lock = Lock(**manifest["lock"]) if manifest else None
+        if lock and os.path.exists(lock.python):
+            environments.ensure(lock, say)
+        else:
             manifest = _build(row, spec, folder, say)
     return folder, manifest
 
@@ -57,7 +61,7 @@ def _build(row: dict[str, Any], spec: Spec, folder: Path, say: Callable[[str], N
     if spec.install:
         say("installing the project")
         install(spec, checkout, venv, env_key, log, say)
-    manifest = {"env_key": env_key, **_capture_checkout(checkout), "venv": sorted(set(_files(venv)) - before)}
+    manifest = {"env_key": env_key, "lock": lock._asdict(), **_capture_checkout(checkout), "venv": sorted(set(_files(venv)) - before)}
     for name in [*manifest["edits"], *manifest["outputs"]]:
         _keep(checkout / name, making / "kept" / "testbed" / name, checkout, venv)
     for name in manifest["venv"]:
