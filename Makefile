@@ -29,7 +29,7 @@ ready:
 	@./bootstrap.sh
 
 precache: ready ## fetch mirrors, seal histories, build environments for the chosen tasks (-j8)
-	$(Q)bin/tasks | bin/precache --jobs $(JOBS)
+	$(Q)bin/tasks | bin/precache --jobs $(JOBS) >/dev/null
 
 # The tasks run in a make of their own, which goes on when one fails; then the results are gathered whatever came out
 run: ready ## run the chosen tasks and grade them (-j8); the same command again goes on where it stopped

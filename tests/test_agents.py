@@ -176,6 +176,14 @@ def test_an_agent_starts_in_a_clean_worktree_each_time(warm: Place, agent: Any) 
         assert "README.md" in files and not {"half.txt", "whole.txt"} & set(files) and "half.txt" not in record["model_patch"]
 
 
+def test_an_environment_is_set_up_in_a_whole_checkout_alone(warm: Place) -> None:
+    half = warm.artifacts / "worktrees/half-made" / ID / "testbed"
+    (half / ".git").mkdir(parents=True)
+    (half / "half-written.py").write_text("x")
+    [record] = warm.records("bin/setup-venv", "--dataset", "sample", "--run", "half-made", ID)
+    assert record["worktree"] == str(half) and (half / "README.md").is_file() and not (half / "half-written.py").exists()
+
+
 def test_gold_null_and_replay_need_no_worktree(place: Place, tmp_path: Path) -> None:
     patch, other = ROWS[ID]["patch"], "swerun-sample__textkit-19"
     predictions = [{"instance_id": ID, "model_patch": patch, "model_name_or_path": "somebody's"}, {"instance_id": other, "model_patch": None, "model_name_or_path": "somebody's"}]

@@ -91,9 +91,13 @@ def test_what_python_builds_and_tests_leave_is_in_no_patch(warm: Place, agent: A
     assert [line for line in patch.splitlines() if line.startswith("diff")] == ["diff --git a/.gitignore b/.gitignore", "diff --git a/src/textkit/wanted.py b/src/textkit/wanted.py"]
 
 
-def test_an_agent_that_deletes_its_whole_worktree_has_a_result(warm: Place, agent: Any, tmp_path: Path) -> None:
-    record = solve(warm, tmp_path.name, agent('rm -rf "$PWD"'))
-    assert record["agent"]["status"] == "completed" and "deleted file mode" in record["model_patch"]
+@pytest.mark.parametrize("then", ["true", "ln -s {tmp}/outside testbed", "echo x > testbed", "mkdir testbed"])
+def test_an_agent_that_deletes_its_whole_worktree_has_deleted_all_files(warm: Place, agent: Any, tmp_path: Path, then: str) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/private.txt").write_text("private")
+    record = solve(warm, tmp_path.name, agent(f'cd ..; rm -rf testbed; {then.replace("{tmp}", str(tmp_path))}'))
+    assert record["agent"]["status"] == "completed" and "private" not in record["model_patch"]
+    assert tree(checkout(warm, tmp_path.name, patch=record["model_patch"])) == {} and (tmp_path / "outside/private.txt").exists()
 
 
 def test_a_repository_in_the_worktree_does_not_hide_the_rest(warm: Place, agent: Any, tmp_path: Path) -> None:
@@ -158,7 +162,7 @@ def test_nothing_in_a_submodule_is_run_either(warm: Place, agent: Any, git_repos
     row = ROWS[ID] | {"instance_id": "acme__whole-1", "repo": "acme/whole", "base_commit": base, "install_config": config}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
     trap = agent(f"echo ran >> {tmp_path}/log", "trap")
-    sets = f"rmdir part; git -c safe.directory='*' clone -q {part} part; git -C part config core.fsmonitor {trap}; rm -f {tmp_path}/log; echo '# fixed' >> whole.py"
+    sets = f"rmdir part; git -c safe.directory='*' clone -q {part} part; cp -r part other; git init -q new; touch new/x; for r in part other new; do git -C $r config core.fsmonitor {trap}; done; rm -f {tmp_path}/log; echo '# fixed' >> whole.py"
     record = solve(warm, tmp_path.name, agent(sets), "acme__whole-1", DATASET=str(tmp_path / "rows.jsonl"), REMOTE=str(whole), timeout=300)
     assert "+# fixed" in record["model_patch"] and "part" not in record["model_patch"] and not (tmp_path / "log").exists()
     subprocess.run(["git", "-C", str(warm.artifacts / "worktrees" / tmp_path.name / "acme__whole-1/testbed/part"), "status"], capture_output=True, env=env)

@@ -15,14 +15,14 @@ LINKED = (".claude", ".mcp.json", ".mcp-the-force", "claude_hooks")
 
 
 class Source(NamedTuple):
-    """A repository with a future: main is commits 0 to 7, the branch `side` leaves it at 2 and comes back with 6."""
+    """A repository with a future: main is commits 0 to 7 of 2020 and 2022, the branch `side` of 2021 leaves it at 2 and comes back with 6."""
 
     folder: Path
     commits: list[str]
     side: list[str]
     dataset: Path
 
-    def git(self, *words: str, date: str = "2020-01-20T12:00:00Z", **more: Any) -> str:
+    def git(self, *words: str, date: str = "2022-02-01T12:00:00Z", **more: Any) -> str:
         who = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in (("NAME", "A"), ("EMAIL", "a@example.com"), ("DATE", date))}
         env = {"HOME": str(self.folder.parent), "PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1"} | who
         return subprocess.run(["git", "-C", str(self.folder), *words], check=True, capture_output=True, text=True, env=env, **more).stdout.strip()
@@ -47,7 +47,7 @@ def source(git_repository: Any, tmp_path: Path) -> Source:
     for n in (0, 1):
         (folder / f"side{n}.txt").write_text(f"side {n}\n")
         made.git("add", "-A")
-        made.git("commit", "-q", "-m", f"side {n}", date=f"2020-01-1{n}T12:00:00Z")
+        made.git("commit", "-q", "-m", f"side {n}", date=f"2021-01-1{n}T12:00:00Z")
         made.side.append(made.git("rev-parse", "HEAD"))
     made.git("checkout", "-q", "main")
     for n in (5, 6, 7):
@@ -58,9 +58,9 @@ def source(git_repository: Any, tmp_path: Path) -> Source:
         made.commits.append(made.git("rev-parse", "HEAD"))
     made.git("tag", "v0.1", commits[1])
     made.git("tag", "-a", "v0.2", commits[3], "-m", "the second", date="2020-01-04T13:00:00Z")
-    made.git("tag", "-a", "on-side", made.side[0], "-m", "on the side", date="2020-01-10T13:00:00Z")
-    made.git("tag", "-a", "late", commits[2], "-m", SECRET, date="2022-01-01T12:00:00Z")
-    made.git("tag", "-a", "v1.0", commits[7], "-m", SECRET, date="2022-01-01T12:00:00Z")
+    made.git("tag", "-a", "on-side", made.side[0], "-m", "on the side", date="2021-01-10T13:00:00Z")
+    made.git("tag", "-a", "late", commits[2], "-m", SECRET, date="2023-01-01T12:00:00Z")
+    made.git("tag", "-a", "v1.0", commits[7], "-m", SECRET, date="2023-01-01T12:00:00Z")
     made.git("tag", "v1.1", commits[6])
     return made
 
@@ -126,6 +126,22 @@ def test_a_tag_written_after_the_base_commit_shows_only_its_name(place: Place, s
     assert SECRET not in look(checkout, "tag", "-n9") and "the second" in look(checkout, "tag", "-n9")
     assert look(checkout, "cat-file", "-t", source.git("rev-parse", "refs/tags/late"), check=False) == ""
     assert look(checkout, "tag", "--list") == "late\nv0.1\nv0.2"
+
+
+def test_a_tag_stays_hidden_where_an_older_commit_has_a_later_date(place: Place, source: Source) -> None:
+    source.git("checkout", "-q", "--detach", source.commits[4])
+    dates = {"skewed": "2030-01-01T12:00:00Z", "base": "2020-02-01T12:00:00Z"}
+    commits = {}
+    for name, date in dates.items():
+        source.git("commit", "-q", "--allow-empty", "-m", name, date=date)
+        commits[name] = source.git("rev-parse", "HEAD")
+    source.git("tag", "-a", "between", commits["skewed"], "-m", SECRET, date="2025-01-01T12:00:00Z")
+    source.git("checkout", "-q", "main")
+    source.rows(**commits)
+    for name in dates:
+        checkout = worktree(place, source, name)
+    assert look(checkout, "rev-parse", "between") == commits["skewed"]
+    assert_sealed(checkout, source, commits["base"], source.git("rev-parse", "refs/tags/v0.2"))
 
 
 def test_git_works_in_a_worktree_without_any_configuration(place: Place, source: Source) -> None:

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Callable
 
-from swerun import locks, paths
+from swerun import locks, paths, process
 from swerun.locks import Lock
 from swerun.state import locked, read_json, remove_tree, write_json
 
@@ -34,10 +34,12 @@ def ensure(lock: Lock, say: Callable[[str], None] = lambda text: None) -> str:
             (folder / "build.txt").write_text("\n".join([*lock.build, ""]))
             locks.uv("venv", "--quiet", "--python", lock.python, folder / "venv")
             python = folder / "venv" / "bin" / "python"
-            install = ("pip", "install", "--quiet", "--no-deps", "--compile-bytecode", "--python", python)
+            install = ("pip", "install", "--quiet", "--no-deps", "--python", python)
             locks.uv(*install, "-r", folder / "lock.txt")
             if lock.build:
                 locks.uv(*install, "--target", folder / "build", "-r", folder / "build.txt")
+            # uv's own --compile-bytecode needs Python 3.7; files that do not compile (templates, Python 2) are meant not to
+            process.run(python, "-I", "-m", "compileall", "-qq", site_packages(folder / "venv"), check=False)
             write_json(folder / "complete.json", {"folder": str(folder), "python": lock.python, "packages": lock.packages, "build": lock.build})
     return key
 

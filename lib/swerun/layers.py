@@ -11,7 +11,7 @@ from swerun import checkouts, environments, locks, paths
 from swerun.errors import Fatal
 from swerun.git import git
 from swerun.locks import Lock
-from swerun.process import Tick, run_limited, task_env, telling
+from swerun.process import MARK, Tick, kill_marked, run_limited, task_env, telling
 from swerun.spec import Spec
 from swerun.state import locked, read_json, remove_tree, write_json
 
@@ -46,7 +46,9 @@ def ensure(row: dict[str, Any], spec: Spec, say: Callable[[str], None] = lambda 
 def _build(row: dict[str, Any], spec: Spec, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
     start = time.monotonic()
     making = folder.with_name(folder.name + ".making")
-    remove_tree(making)
+    if making.exists():
+        kill_marked(str(making))
+        remove_tree(making)
     remove_tree(folder)
     checkout, venv, log = making / "testbed", making / "venv", paths.make_dir(paths.cache("logs")) / f"{folder.name}.log"
     log.write_bytes(b"")
@@ -85,7 +87,7 @@ def shell(command: str, folder: Path, env: dict[str, str], log: Path, tick: Tick
     with open(log, "ab") as file:
         file.write(f"+ {command}\n".encode())
         file.flush()
-        ended = run_limited(["bash", "-c", command], cwd=folder, env=env, timeout=INSTALL_TIMEOUT, stdin=subprocess.DEVNULL,
+        ended = run_limited(["bash", "-c", command], cwd=folder, env=env | {MARK: str(folder.parent)}, timeout=INSTALL_TIMEOUT, stdin=subprocess.DEVNULL,
                             stdout=file, stderr=subprocess.STDOUT, tick=tick)
     if ended.returncode:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
@@ -155,10 +157,10 @@ def put(folder: Path, manifest: dict[str, Any], checkout: Path, venv: Path) -> N
 
 
 def needs_install(spec: Spec, changed: list[str]) -> bool:
-    """Whether a patch to these files may change what was built. In doubt, yes."""
-    if not spec.install or not changed:
+    """Whether a patch to these files may change what was built. In doubt, yes: a patch that names none, for one."""
+    if not spec.install:
         return False
-    return not spec.editable() or not all(_inert(name) for name in changed)
+    return not changed or not spec.editable() or not all(_inert(name) for name in changed)
 
 
 def _inert(name: str) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,12 +32,12 @@ class Lock(NamedTuple):
         return hashlib.sha256(orjson.dumps(list(self))).hexdigest()[:16]
 
 
-def uv(*words: str | Path, limit: str = "", env: dict[str, str] | None = None) -> str:
+def uv(*words: str | Path, limit: str = "", env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
     """Run uv with the toolkit's cache. Raises Fatal with the line in which it gives its reason."""
     cache = {} if os.environ.get("UV_CACHE_DIR") else {"UV_CACHE_DIR": str(paths.cache("uv"))}
     newer = ("--exclude-newer", limit) if limit else ()
     try:
-        return run(paths.UV, *words, *newer, env=clean_env({"UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", **cache, **(env or {})})).stdout
+        return run(paths.UV, *words, *newer, env=clean_env({"UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", **cache, **(env or {})}))
     except CommandFailed as error:
         telling = [line.strip(" ×╰─▶│├") for line in error.stderr.splitlines() if re.search(r"[×╰▶├]|error:|hint:|Error", line)]
         raise Fatal(f"'uv {' '.join(map(str, words[:2]))}' failed: {' '.join(telling)[:600] or error}") from None
@@ -59,19 +60,21 @@ def resolve(spec: Spec, row: dict[str, Any], checkout: Path, scratch: Path) -> L
             listed = scratch / "wanted.txt"
             listed.write_text("\n".join(wanted))
             uv(*target, "-r", listed, "-c", pins, limit=spec.exclude_newer)
-    project = next((checkout / name for name in PROJECT_FILES if (checkout / name).is_file()), None)
     build: list[str] = []
-    if project and spec.install:
+    if spec.install and any((checkout / name).is_file() for name in PROJECT_FILES):
         requires = _build_requires(checkout)
+        extras = f"[{','.join(spec.extras())}]" if spec.extras() else ""
         isolation = () if requires else ("--no-build-isolation",)
-        extras = [word for extra in spec.extras() for word in ("--extra", extra)]
-        source = project if project.name != "pyproject.toml" or requires else next((checkout / name for name in PROJECT_FILES[1:] if (checkout / name).is_file()), project)
-        uv(*target, "-r", source, *extras, *isolation, "-c", pins, limit=spec.exclude_newer, env=spec.environment)
+        # the project itself takes part, for some of what it needs asks for a version of it; but it is not installed
+        tried = uv(*target[:2], "--dry-run", *target[3:], *isolation, f"{checkout}{extras}", "-c", pins, limit=spec.exclude_newer, env=spec.environment)
+        added = re.findall(r"^ [+~] (\S+==\S+)$", tried.stderr, re.M)
+        if added:
+            uv(*target, "--no-deps", *added, limit=spec.exclude_newer)
         if requires:
             (scratch / "build.txt").write_text("\n".join(requires))
-            out = uv("pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python", scratch / "bin" / "python", scratch / "build.txt", limit=spec.exclude_newer)
-            build = _pins(out)
-    packages = _pins(uv("pip", "freeze", "--python", scratch / "bin" / "python"))
+            compiled = uv("pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python", scratch / "bin" / "python", scratch / "build.txt", limit=spec.exclude_newer)
+            build = _pins(compiled.stdout)
+    packages = _pins(uv("pip", "freeze", "--python", scratch / "bin" / "python").stdout)
     remove_tree(scratch)
     return Lock(python, packages, build)
 

@@ -19,6 +19,7 @@ OURS = frozenset(NAMES) | {"ARTIFACTS", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAK
 # what would make a task's Python or pip behave as the caller's shell does, not as its spec says
 DISTURBING = re.compile(r"GIT_|PYTHON|PIP_|VIRTUAL_ENV|CONDA_|PYTEST_|TOX_|_OLD_VIRTUAL|PARALLEL|DJANGO_SETTINGS_MODULE")
 LINUX = sys.platform == "linux"
+LIBC = ctypes.CDLL(None) if LINUX else None
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 Tick = Callable[[float], None]  # told the seconds since the start, so that a person sees that something long goes on
 TICK = 30.0  # seconds
@@ -30,6 +31,12 @@ def clean_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return env | dict(extra or {})
 
 
+def _die_with_parent() -> None:
+    """In the child: a command whose caller was killed must not go on writing where the next one starts afresh."""
+    if LIBC:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def run(*argv: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None, input: bytes | None = None,
         check: bool = True, tick: Tick | None = None) -> subprocess.CompletedProcess:
     """Run a command of ours to its end, output captured as text. Raises CommandFailed (check), or Fatal for no such program."""
@@ -39,7 +46,7 @@ def run(*argv: str | Path, cwd: Path | None = None, env: Mapping[str, str] | Non
     start = time.monotonic()
     try:
         child = subprocess.Popen(words, cwd=cwd, env=clean_env() if env is None else env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                 stdin=subprocess.DEVNULL if input is None else subprocess.PIPE)
+                                 stdin=subprocess.DEVNULL if input is None else subprocess.PIPE, preexec_fn=_die_with_parent)
     except FileNotFoundError as error:
         raise Fatal(f"no '{error.filename}' (run './bootstrap.sh', which says how to get it)") from None
     with child:
@@ -76,16 +83,10 @@ def run_limited(argv: list[str], *, cwd: Path, env: Mapping[str, str], timeout: 
 
     Output goes to files: a daemon that keeps a pipe open would block a reader for ever.
     """
-    libc = ctypes.CDLL(None) if LINUX else None
-    if libc:
-        libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
-
-    def die_with_parent() -> None:
-        if libc:
-            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
+    if LIBC:
+        LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
     start, timed_out = time.monotonic(), False
-    child = subprocess.Popen(argv, cwd=cwd, env=dict(env), stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True, preexec_fn=die_with_parent)
+    child = subprocess.Popen(argv, cwd=cwd, env=dict(env), stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True, preexec_fn=_die_with_parent)
     try:
         while child.poll() is None and not timed_out:
             left = timeout - (time.monotonic() - start)

@@ -89,8 +89,9 @@ def from_tables(repo: str, version: str) -> Spec:
 
 
 def changed_files(patch: str) -> list[str]:
-    """The paths that a patch leaves behind or removes, as its `diff --git` lines name them."""
-    return re.findall(r"^diff --git a/.* b/(.*)$", patch, re.M)
+    """The paths that a patch leaves behind or removes, as its `diff --git` lines name them, else its `+++` lines."""
+    found = re.findall(r'^diff --git "?a/.* "?b/(.*?)"?$', patch, re.M)
+    return found or re.findall(r"^\+\+\+ b/(.*?)(?:\t.*)?$", patch, re.M)
 
 
 def test_directives(spec: Spec, test_patch: str) -> list[str]:

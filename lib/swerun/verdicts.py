@@ -41,10 +41,3 @@ def report(row: dict[str, Any], spec: Spec, model_patch: str | None, log: Path) 
         FAIL_TO_PASS=row["FAIL_TO_PASS"], PASS_TO_PASS=row["PASS_TO_PASS"], log_parser=spec.log_parser, eval_type=row.get("eval_type") or "pass_and_fail")
     prediction = {"instance_id": row["instance_id"], "model_name_or_path": "", "model_patch": model_patch}
     return grading.get_eval_report(test_spec, prediction, str(log), True)[row["instance_id"]]
-
-
-def status_map(spec: Spec, log: Path) -> dict[str, str]:
-    """Test name to PASSED, FAILED, … as the official parser reads a log."""
-    grading = _grading()
-    test_spec = types.SimpleNamespace(log_parser=spec.log_parser)
-    return grading.get_logs_eval(test_spec, str(log))[0]
