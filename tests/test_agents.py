@@ -69,9 +69,9 @@ def test_an_agent_is_given_what_the_contract_says(warm: Place, agent: Any, tmp_p
 
 def test_an_agent_sees_nothing_of_make_and_of_our_options_but_what_is_its_own(warm: Place, agent: Any) -> None:
     looks = agent('env -0 > "$AGENT_OUT/env"')
-    set_ = {name: "1" for name in OURS} | {"DATASET": "sample", "RUN": "clean-environment", "AGENT": str(looks), "SPLIT": "test", "ARTIFACTS": str(warm.artifacts), "PROMPT": "", "CONFIG": "",
-                                           "TIMEOUT": "60", "MAKEFLAGS": "-j8 --jobserver-auth=3,4", "GIT_DIR": "/nowhere", "PYTHONPATH": "/nowhere", "SOME_API_KEY": "its own"}
-    warm.run("bin/run-agent", ID, **set_)
+    chosen = {"DATASET": "sample", "RUN": "clean-environment", "AGENT": str(looks), "SPLIT": "test", "PROMPT": "", "CONFIG": "", "TIMEOUT": "60"}
+    other = {"ARTIFACTS": str(warm.artifacts), "MAKEFLAGS": "-j8 --jobserver-auth=3,4", "GIT_DIR": "/nowhere", "PYTHONPATH": "/nowhere", "SOME_API_KEY": "its own"}
+    warm.run("bin/run-agent", ID, **dict.fromkeys(OURS, "1") | chosen | other)
     env = dict(item.split("=", 1) for item in (attempt(warm, "clean-environment") / "env").read_text().split("\0") if item)
     assert not set(env) & ({*OURS} | {"GIT_DIR", "PYTHONPATH"})
     assert env["SOME_API_KEY"] == "its own" and env["HOME"] == str(warm.home) and env["AGENT_MCP_CONFIG"] == ""
@@ -115,7 +115,7 @@ def test_a_daemon_does_not_outlive_its_agent(warm: Place, agent: Any, stays: Pat
 
 def test_at_the_time_limit_the_whole_tree_of_an_agent_is_dead(warm: Place, agent: Any, stays: Path, tmp_path: Path) -> None:
     starts = agent(f"{stays} &\nsetsid {stays} &\n(({stays}) &)\necho so-far > so-far.txt\nexec {stays}")
-    record = json.loads(start(warm, "tree", starts, "--timeout", "3", timeout=60).stdout)
+    record = json.loads(start(warm, "tree", starts, "--timeout", "2", timeout=60).stdout)
     assert record["agent"]["status"] == "timeout" and "+so-far" in record["model_patch"]
     assert_gone(tmp_path / "pids", 4)
 
@@ -139,7 +139,9 @@ def test_a_usage_file_that_says_nothing_useful_costs_no_result(warm: Place, agen
     assert record["agent"]["status"] == "completed" and record["agent"]["cost_usd"] is None and "x.txt" in record["model_patch"]
 
 
-@pytest.mark.parametrize("statement", ["- a dash", "--help", "# a hash\n## two", "", "long " * 60_000, "{{repo}} \\1 {{ x }} $HOME `id` \u00fc\u2028", "\r\nnot \r changed"], ids=lambda text: text[:8])
+@pytest.mark.parametrize("statement", [
+    "- a dash", "--help", "# a hash\n## two", "", "long " * 60_000, "{{repo}} \\1 {{ x }} $HOME `id` \u00fc\u2028", "\r\nnot \r changed",
+], ids=lambda text: text[:8])
 def test_any_problem_statement_reaches_the_agent_unchanged(warm: Place, agent: Any, tmp_path: Path, statement: str) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps(ROWS[ID] | {"problem_statement": statement}) + "\n")
     (tmp_path / "template").write_text("{{problem_statement}}")

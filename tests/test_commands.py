@@ -102,7 +102,7 @@ def test_bootstrap_again_does_nothing_in_no_time(place: Place):
     place.run("./bootstrap.sh")
     before, start = (TOOLKIT / ".venv/bootstrapped").stat().st_mtime_ns, time.monotonic()
     done = place.run("./bootstrap.sh")
-    assert time.monotonic() - start < 0.5 and done.stdout + done.stderr == ""
+    assert time.monotonic() - start < 2 and done.stdout + done.stderr == ""
     assert (TOOLKIT / ".venv/bootstrapped").stat().st_mtime_ns == before
 
 
@@ -153,3 +153,9 @@ def test_the_sample_is_what_its_histories_give(place: Place):
 @pytest.mark.slow
 def test_the_spec_tables_are_those_of_the_official_harness(place: Place):
     place.run("scripts/import-specs", "--check")
+
+
+def test_a_command_of_ours_that_reads_may_take_longer_than_we_are_silent():
+    program = "from swerun import process; process.TICK = 0.1; print(process.run('sh', '-c', 'sleep 0.5; wc -c', input=b'seven b').stdout)"
+    done = subprocess.run([TOOLKIT / ".venv/bin/python", "-I", "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["7"], done.stderr

@@ -128,8 +128,8 @@ def a_folder(at: Path) -> None:
 
 def a_link(at: Path) -> None:
     rewritten(at)
-    (at / "tests/test_template.py").rename(at / "elsewhere.py")
-    (at / "tests/test_template.py").symlink_to("../elsewhere.py")
+    (at / "tests/test_template.py").rename(at / "tests/elsewhere.py")
+    (at / "tests/test_template.py").symlink_to("elsewhere.py")
 
 
 @pytest.mark.parametrize("edit", [rewritten, deleted, a_folder, a_link])
@@ -139,20 +139,21 @@ def test_what_a_patch_does_to_the_tests_is_undone(warm: Place, edited, edit):
 
 
 def test_tests_that_hang_time_out_and_nothing_of_them_stays_alive(warm: Place, edited):
-    hang = "import os, subprocess, time\nsubprocess.Popen(['sleep', '31416'], env={}, start_new_session=True)\nsubprocess.Popen(['sleep', '31416'])\ntime.sleep(31416)\n"
+    seconds = str(10**6 + os.getpid())
+    hang = f"import subprocess, time\nsubprocess.Popen(['sleep', '{seconds}'], env={{}}, start_new_session=True)\nsubprocess.Popen(['sleep', '{seconds}'])\ntime.sleep({seconds})\n"
     start = time.monotonic()
     made = graded(warm, "hangs", TEXT, edited(TEXT, lambda at: (at / "src/textkit/template.py").write_text(hang)), TEST_TIMEOUT="4")
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 20
     assert (made["resolved"], made["tests"]["status"]) == (False, "timeout")
     assert "4 seconds" in log_of(warm, made).read_text()
     commands = [file.read_bytes() for file in Path("/proc").glob("[0-9]*/cmdline") if os.access(file, os.R_OK)]
-    assert b"sleep\x0031416\x00" not in commands
+    assert f"sleep\0{seconds}\0".encode() not in commands
 
 
 def test_the_official_package_gives_the_same_verdict_on_the_same_log(warm: Place, edited):
     does_not_import = edited(TEXT, lambda at: (at / "src/textkit/__init__.py").write_text("import nothing_of_that_name\n"))
     exits = edited(TEXT, lambda at: (at / "src/textkit/template.py").write_text("import os\nos._exit(0)\n"))
-    patches = [(TEXT, ROWS[TEXT]["patch"]), (C, ROWS[C]["patch"]), (TEXT, WRONG_FIX), (TEXT, does_not_import), (TEXT, exits)]
+    patches = [(TEXT, ROWS[TEXT]["patch"]), (TEXT, WRONG_FIX), (TEXT, does_not_import), (TEXT, exits)]
     ours, asked = [], []
     for number, (instance_id, patch) in enumerate(patches):
         made = graded(warm, f"official-{number}", instance_id, patch)
@@ -160,7 +161,7 @@ def test_the_official_package_gives_the_same_verdict_on_the_same_log(warm: Place
         asked.append([ROWS[instance_id] | {"install_config": config(instance_id)}, patch, str(log_of(warm, made))])
     theirs = [json.loads(line) for line in warm.run(PYTHON, "-c", OFFICIAL, input=json.dumps(asked)).stdout.splitlines()]
     assert ours == theirs
-    assert [resolved for resolved, _ in ours] == [True, True, False, False, False]
+    assert [resolved for resolved, _ in ours] == [True, False, False, False]
 
 
 def config(instance_id: str) -> dict:

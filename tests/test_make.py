@@ -293,7 +293,7 @@ def many(place: Place, tmp_path: Path, run: str, done: int) -> Path:
     return tmp_path / "many.jsonl"
 
 
-@pytest.mark.parametrize("done", [9_980, pytest.param(9_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("done", [9_990, pytest.param(9_000, marks=pytest.mark.slow)])
 def test_a_run_may_have_ten_thousand_tasks(place: Place, tmp_path: Path, done: int):
     place.make("run", "-j2", DATASET=str(many(place, tmp_path, "many", done)), AGENT="null", RUN="many", timeout=3600)
     assert report(place, "many")["empty_patch_instances"] == 10_000

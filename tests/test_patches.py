@@ -4,7 +4,6 @@ import json
 import os
 import stat
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +52,14 @@ CHANGES = {
     "changes modes": "chmod +x README.md; printf '#!/bin/sh\\n' > run.sh; chmod 755 run.sh",
     "edits": "echo '# fixed' >> src/textkit/slug.py; sed -i 1,2d README.md; : > LICENSE",
     "adds binary files": "head -c 5000 /dev/urandom > data.bin; printf '\\0\\1' >> docs/logo.png",
-    "uses odd names": "for n in 'with space.txt' 'ünïcødé.txt' '-dash' '#hash' '[a-z]*.txt' 'back\\slash' 'quo\"te' $'tab\\there' $'new\\nline' $'latin\\351'; do echo x > \"./$n\"; done",
+    "uses odd names": "for n in 'with space.txt' 'ünïcødé.txt' '-dash' '#hash' '[a-z]*.txt' 'back\\slash' 'quo\"te' $'tab\\there' $'new\\nline' $'latin\\351';"
+                      " do echo x > \"./$n\"; done",
     "writes text that is not UTF-8": "printf 'caf\\351\\n' > latin.txt; echo text > text.txt; printf '\\377\\n' >> README.md",
-    "writes such text under odd names": "for n in 'a b.txt' '[a-z]*.txt' 'back\\slash' 'quo\"te' '!bang' '#hash' $'new\\nline' 'ünï'; do printf 'caf\\351\\n' > \"./$n\"; done",
+    "writes such text under odd names": "for n in 'a b.txt' '[a-z]*.txt' 'back\\slash' 'quo\"te' '!bang' '#hash' $'new\\nline' 'ünï';"
+                                       " do printf 'caf\\351\\n' > \"./$n\"; done",
     "writes such text under a name that is not": "printf 'caf\\351\\n' > $'latin\\351'",
-    "makes links": "ln -s README.md link; ln -s /nowhere outside; rm LICENSE; ln -s README.md LICENSE; rm -r docs; echo file > docs; rm CHANGELOG.md; mkdir CHANGELOG.md; echo x > CHANGELOG.md/x",
+    "makes links": "ln -s README.md link; ln -s /nowhere outside; rm LICENSE; ln -s README.md LICENSE; rm -r docs; echo file > docs;"
+                   "rm CHANGELOG.md; mkdir CHANGELOG.md; echo x > CHANGELOG.md/x",
     "commits": "echo '# fixed' >> README.md; git add -A; git commit -q -m mine; echo '# more' >> README.md; git add -A",
     "switches branches": "git checkout -q -b other; echo '# fixed' >> README.md; git commit -q -a -m mine; git checkout -q --detach; git branch -q -D main; echo x > x.txt",
     "goes back in history": "echo '# fixed' >> README.md; git reset -q --soft HEAD~3; git tag -d $(git tag) > /dev/null",
@@ -67,7 +69,8 @@ CHANGES = {
     "hides files from git": "git update-index --assume-unchanged README.md; git update-index --skip-worktree LICENSE; git rm -q --cached CHANGELOG.md; echo '*' > .git/info/exclude;"
                             "git config core.fileMode false; chmod +x pyproject.toml; echo x | tee -a README.md LICENSE CHANGELOG.md new.txt > /dev/null",
     "marks files with attributes": "echo '*.md -diff merge=ours' > .gitattributes; echo '*.txt diff=none linguist-generated' >> .gitattributes; echo x | tee -a README.md new.txt > /dev/null",
-    "leaves a pipe and a socket": "mkfifo pipe; python -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"socket\")'; echo '# fixed' >> README.md",
+    "leaves a pipe and a socket": "mkfifo pipe; python -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"socket\")';"
+                                  "echo '# fixed' >> README.md",
 }
 
 
@@ -85,8 +88,8 @@ def test_no_change_is_an_empty_patch(warm: Place, agent: Any, tmp_path: Path) ->
 
 
 def test_what_python_builds_and_tests_leave_is_in_no_patch(warm: Place, agent: Any, tmp_path: Path) -> None:
-    leaves = """for f in src/textkit/__pycache__/x.pyc old.pyc src/x.egg-info/PKG-INFO src/textkit/fast.so build/lib/x.py .pytest_cache/x .venv/bin/x .coverage a.orig a.rej; do
-        mkdir -p "$(dirname "$f")"; echo x > "$f"; done; : > .gitignore; python -m pytest -q tests > /dev/null; echo x > src/textkit/wanted.py"""
+    leaves = """for f in src/textkit/__pycache__/x.pyc old.pyc src/x.egg-info/PKG-INFO src/textkit/fast.so build/lib/x.py .pytest_cache/x .venv/bin/x .coverage a.rej
+        do mkdir -p "$(dirname "$f")"; echo x > "$f"; done; : > .gitignore; python -m pytest -q tests > /dev/null; echo x > src/textkit/wanted.py"""
     patch = solve(warm, tmp_path.name, agent(leaves))["model_patch"]
     assert [line for line in patch.splitlines() if line.startswith("diff")] == ["diff --git a/.gitignore b/.gitignore", "diff --git a/src/textkit/wanted.py b/src/textkit/wanted.py"]
 
@@ -101,8 +104,9 @@ def test_an_agent_that_deletes_its_whole_worktree_has_deleted_all_files(warm: Pl
 
 
 def test_a_repository_in_the_worktree_does_not_hide_the_rest(warm: Place, agent: Any, tmp_path: Path) -> None:
-    nests = "for f in bare src/textkit full; do mkdir -p $f; git init -q $f; echo x > $f/x.py; done; git -C full add -A; git -C full commit -q -m x; echo x > z.txt; echo '# fixed' >> src/textkit/slug.py"
-    record = solve(warm, tmp_path.name, agent(f"export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a; {nests}"))
+    nests = """for f in bare src/textkit full; do mkdir -p $f; git init -q $f; echo x > $f/x.py; done
+        git -C full add -A; git -C full -c user.name=a -c user.email=a commit -q -m x; echo x > z.txt; echo '# fixed' >> src/textkit/slug.py"""
+    record = solve(warm, tmp_path.name, agent(nests))
     made = tree(checkout(warm, tmp_path.name, patch=record["model_patch"]))
     assert b"z.txt" in made and b"src/textkit/x.py" in made and made[b"src/textkit/slug.py"][1].endswith(b"# fixed\n")
 
@@ -124,7 +128,8 @@ git config core.fsmonitor "$ran"; git config core.pager "$ran"; git config core.
 for name in add diff read-tree status write-tree; do git config "alias.$name" "!$ran"; done
 for key in filter.trap.clean filter.trap.smudge filter.trap.process diff.trap.textconv diff.trap.command merge.trap.driver; do git config $key "$ran"; done
 git config filter.trap.required true; git config gpg.program "$ran"; git config core.worktree /; git config core.attributesFile "$OUTSIDE/attributes"
-mkdir -p "$OUTSIDE/hooks"; for hook in pre-commit post-index-change post-checkout post-commit reference-transaction fsmonitor-watchman; do cp "$ran" "$OUTSIDE/hooks/$hook"; cp "$ran" .git/hooks/ 2> /dev/null; done
+mkdir -p "$OUTSIDE/hooks" .git/hooks
+for hook in pre-commit post-index-change post-checkout post-commit reference-transaction; do cp "$ran" "$OUTSIDE/hooks/$hook"; cp "$ran" ".git/hooks/$hook"; done
 git config core.hooksPath "$OUTSIDE/hooks"; cp .git/config "$HOME/.gitconfig"; mkdir -p "$HOME/.config/git"; cp .git/config "$HOME/.config/git/config"
 for file in .gitattributes src/.gitattributes .git/info/attributes "$OUTSIDE/attributes" "$HOME/.config/git/attributes"; do echo '* filter=trap diff=trap merge=trap' > $file; done
 rm -f "$OUTSIDE/log"; """
@@ -141,7 +146,7 @@ def test_nothing_that_an_agent_left_is_run_when_its_patch_is_taken(warm: Place, 
     assert "+# fixed" in trapped["model_patch"] and not (tmp_path / "log").exists()
     # the traps are real: git in that worktree runs them
     left = warm.artifacts / "worktrees" / tmp_path.name / EDITED / "testbed"
-    subprocess.run(["git", "-C", str(left), "-c", "core.worktree=.", "add", "--all"], capture_output=True, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
+    subprocess.run(["git", "-C", str(left), "-c", "core.worktree=.", "status"], capture_output=True, env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
     assert (tmp_path / "log").exists()
 
 
@@ -162,7 +167,8 @@ def test_nothing_in_a_submodule_is_run_either(warm: Place, agent: Any, git_repos
     row = ROWS[ID] | {"instance_id": "acme__whole-1", "repo": "acme/whole", "base_commit": base, "install_config": config}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
     trap = agent(f"echo ran >> {tmp_path}/log", "trap")
-    sets = f"rmdir part; git -c safe.directory='*' clone -q {part} part; cp -r part other; git init -q new; touch new/x; for r in part other new; do git -C $r config core.fsmonitor {trap}; done; rm -f {tmp_path}/log; echo '# fixed' >> whole.py"
+    sets = f"""rmdir part; git -c safe.directory='*' clone -q {part} part; cp -r part other; git init -q new; touch new/x
+        for r in part other new; do git -C $r config core.fsmonitor {trap}; done; rm -f {tmp_path}/log; echo '# fixed' >> whole.py"""
     record = solve(warm, tmp_path.name, agent(sets), "acme__whole-1", DATASET=str(tmp_path / "rows.jsonl"), REMOTE=str(whole), timeout=300)
     assert "+# fixed" in record["model_patch"] and "part" not in record["model_patch"] and not (tmp_path / "log").exists()
     subprocess.run(["git", "-C", str(warm.artifacts / "worktrees" / tmp_path.name / "acme__whole-1/testbed/part"), "status"], capture_output=True, env=env)
@@ -221,6 +227,5 @@ def test_a_printed_diff_that_does_not_apply_is_handed_on(warm: Place, agent: Any
 
 
 def test_a_long_log_of_dashes_is_no_diff_and_costs_no_time(warm: Place, agent: Any, tmp_path: Path) -> None:
-    before = time.monotonic()
-    record = solve(warm, tmp_path.name, agent("seq -f '--- step %.0f of the log' 40000; echo done"))
-    assert record["model_patch"] == "" and time.monotonic() - before < 12
+    record = solve(warm, tmp_path.name, agent("seq -f '--- step %.0f of the log' 40000; echo done"), timeout=12)
+    assert record["agent"]["status"] == "completed" and record["model_patch"] == ""

@@ -1,6 +1,7 @@
 """The outermost layer of every command: arguments, records in and out, what a person is told, exit codes."""
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -20,8 +21,9 @@ Record = dict[str, Any]
 def say(*words: str) -> None:
     """Tell a person: `make-worktree: django__django-11099: cloning`, on stderr, in one write so that lines stay whole."""
     command = os.path.basename(sys.argv[0])
-    sys.stderr.write(": ".join((command, *words)) + "\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # nobody listens any more: no reason to drop the work
+        sys.stderr.write(": ".join((command, *words)) + "\n")
+        sys.stderr.flush()
 
 
 def parser(doc: str, names: Iterable[str] = (), records: bool = True) -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import orjson
 
@@ -49,12 +49,13 @@ def _stored(dataset: str, split: str) -> Path:
     return paths.cache("datasets", f"{name}.jsonl")
 
 
-def load(dataset: str, split: str = "test") -> Dataset:
+def load(dataset: str, split: str = "test", say: Callable[[str], None] = lambda text: None) -> Dataset:
     """All rows of a dataset, in its order. A file is read again each time, one from Hugging Face once."""
     stored = _stored(dataset, split)
     index = read_json(stored.with_suffix(".index"))
     local = dataset == "sample" or dataset.endswith(FILES)
     if local or index is None or not stored.is_file():
+        local or say(f"fetching dataset '{dataset}' from Hugging Face")
         return _store(stored, _read(dataset, split))
     data = stored.read_bytes()
     return Dataset({i: data[start:start + length] for i, (start, length) in index["rows"].items()}, index["refused"])
@@ -175,6 +176,6 @@ def _from_hugging_face(dataset: str, split: str) -> list[Any]:
     hugging_face.disable_progress_bars()
     try:
         return [dict(one) for one in hugging_face.load_dataset(name, split=split)]
-    except Exception as error:  # the library raises dozens of kinds, its dependencies' among them
+    except (OSError, ValueError, RuntimeError, hugging_face.exceptions.DatasetsError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise Fatal(f"cannot fetch dataset '{name}' ({split}) from Hugging Face: {reason[:200]} (give a local file as DATASET)") from None

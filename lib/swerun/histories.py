@@ -42,7 +42,8 @@ def ensure(repo: str, base_commits: list[str], remote: str, say: Callable[[str],
         for number, commit in enumerate([commit for commit in order if commit in rungs], 1):
             absent = missing_files(mirror, commit) if commit in wanted else ()
             if absent:
-                problems[commit] = f"the mirror of '{repo}' lacks {len(absent)} files of {commit[:12]}, '{absent[0]}' for one (name another REMOTE that has them)"
+                lacks = f"lacks {len(absent)} files of {commit[:12]}, '{absent[0]}' for one"
+                problems[commit] = f"the mirror of '{repo}' {lacks} (name another REMOTE that has them)"
                 continue
             if number % 10 == 1:
                 say(f"sealing its history, step {number} of {len(rungs)}")
@@ -148,7 +149,8 @@ def _build(repo: str, mirror: Path, commit: str, ancestors: list[str]) -> None:
     annotated = {tag.target for tag in tags if tag.peeled}
     wanted = [commit, *sorted(annotated - linked_tags)]
     rules = [*wanted, *(f"^{other}" for other in ancestors)]
-    git(mirror, "pack-objects", "--quiet", "--revs", "--missing=allow-any", "--delta-base-offset", pack / "pack", input="\n".join([*rules, ""]).encode())
+    flags = ("--quiet", "--revs", "--missing=allow-any", "--delta-base-offset")
+    git(mirror, "pack-objects", *flags, pack / "pack", input="\n".join([*rules, ""]).encode())
     lines = ["# pack-refs with: peeled fully-peeled sorted "]
     for tag in sorted(tags):
         lines += [f"{tag.target} {tag.ref}"] + ([f"^{tag.peeled}"] if tag.peeled else [])

@@ -32,17 +32,19 @@ def find(version: str) -> str:
         run(UV, "python", "install", "--quiet", version)
         return run(UV, "python", "find", "--managed-python", version).stdout.strip()
     except CommandFailed as error:
-        old = tuple(map(int, version.split(".")[:2])) < (3, 7)
-        how = f"'pyenv install {version}' or 'micromamba create -n py{version} python={version}'" if old else f"'uv python install {version}' or 'pyenv install {version}'"
+        how = f"'uv python install {version}' or 'pyenv install {version}'"
+        if tuple(map(int, version.split(".")[:2])) < (3, 7):  # which uv does not install
+            how = f"'pyenv install {version}' or 'micromamba create -n py{version} python={version}'"
         raise Fatal(f"no Python {version} (get it with {how}): {str(error).rsplit(': ', 1)[-1]}") from None
 
 
 def _candidates(version: str) -> list[str]:
-    found = [path for folder in os.get_exec_path() if "shims" not in folder and (path := shutil.which(f"python{version}", path=folder))]
+    folders = [folder for folder in os.get_exec_path() if "shims" not in folder]
+    found = [path for folder in folders if (path := shutil.which(f"python{version}", path=folder))]
     for pattern in HOMES:
-        filled = pattern.format(version=version, PYENV_ROOT=os.environ.get("PYENV_ROOT", "/nonexistent"), CONDA_ROOT=os.environ.get("CONDA_ROOT", "/nonexistent"))
-        root = Path(os.path.expanduser(filled))
-        found += map(str, Path("/").glob(str(root).lstrip("/")))
+        roots = {name: os.environ.get(name, "/nonexistent") for name in ("PYENV_ROOT", "CONDA_ROOT")}
+        filled = os.path.expanduser(pattern.format(version=version, **roots))
+        found += map(str, Path("/").glob(filled.lstrip("/")))
     return found
 
 

@@ -72,7 +72,8 @@ def resolve(spec: Spec, row: dict[str, Any], checkout: Path, scratch: Path) -> L
             uv(*target, "--no-deps", *added, limit=spec.exclude_newer)
         if requires:
             (scratch / "build.txt").write_text("\n".join(requires))
-            compiled = uv("pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python", scratch / "bin" / "python", scratch / "build.txt", limit=spec.exclude_newer)
+            words = ("pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python", scratch / "bin" / "python")
+            compiled = uv(*words, scratch / "build.txt", limit=spec.exclude_newer)
             build = _pins(compiled.stdout)
     packages = _pins(uv("pip", "freeze", "--python", scratch / "bin" / "python").stdout)
     remove_tree(scratch)

@@ -72,7 +72,8 @@ def ensure(repo: str, commits: list[str], remote: str, say: Callable[[str], None
                 _fetch(mirror, source, say, commit, check=False)
             absent = missing(mirror, commits)
         if absent:
-            raise Fatal(f"{len(absent)} base commits of '{repo}' are not at '{source}': {' '.join(absent[:3])} (name another REMOTE that has them)")
+            names = " ".join(absent[:3])
+            raise Fatal(f"{len(absent)} base commits of '{repo}' are not at '{source}': {names} (name another REMOTE that has them)")
     return mirror
 
 
@@ -105,6 +106,8 @@ def _make(mirror: Path, source: str, say: Callable[[str], None]) -> None:
 
 def _fetch(mirror: Path, source: str, say: Callable[[str], None], *refs: str, check: bool = True) -> None:
     try:
-        git(mirror, *QUIET, "fetch", "--no-tags", "--no-write-fetch-head", "--force", source, *refs, remote=True, check=check, tick=telling(say, f"fetching {source}"))
+        words = ("fetch", "--no-tags", "--no-write-fetch-head", "--force", source, *refs)
+        git(mirror, *QUIET, *words, remote=True, check=check, tick=telling(say, f"fetching {source}"))
     except CommandFailed as error:
-        raise Fatal(f"cannot fetch '{source}': {str(error).rsplit(': ', 1)[-1]} (set REMOTE to where the repository can be had)") from None
+        why = str(error).rsplit(": ", 1)[-1]
+        raise Fatal(f"cannot fetch '{source}': {why} (set REMOTE to where the repository can be had)") from None

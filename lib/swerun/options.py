@@ -41,7 +41,8 @@ OPTIONS = (
 )
 BY_NAME = {option.name: option for option in OPTIONS}
 # every variable that is ours, those of later features included: agents, builds and tests see none
-NAMES = (*BY_NAME, "FEEDBACK", "RESET", "BUDGET", "MAX_COST", "REPEAT", "HOSTS", "ENGINE", "TEST_JOBS", "MEM", "ISOLATION", "NET", "ALLOW")
+LATER = ("FEEDBACK", "RESET", "BUDGET", "MAX_COST", "REPEAT", "HOSTS", "ENGINE", "TEST_JOBS", "MEM", "ISOLATION", "NET", "ALLOW")
+NAMES = (*BY_NAME, *LATER)
 FIXED = tuple(option.name for option in OPTIONS if option.fixed)
 
 
@@ -55,8 +56,8 @@ def resolve(names: Iterable[str], flags: Mapping[str, Any], recorded: Mapping[st
     found = {}
     for name in names:
         flag = flags.get(name.lower())
-        candidates = ((flag, "flag"), (os.environ.get(name), "environment"), ((recorded or {}).get(name), "run.json"), (BY_NAME[name].default, "default"))
-        value, origin = next((str(v), o) for v, o in candidates if v not in (None, "") or o == "default")
+        told = ((flag, "flag"), (os.environ.get(name), "environment"), ((recorded or {}).get(name), "run.json"))
+        value, origin = next(((str(v), o) for v, o in told if v not in (None, "")), (BY_NAME[name].default, "default"))
         found[name] = Value(value, origin)
     return found
 

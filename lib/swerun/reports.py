@@ -23,7 +23,8 @@ def of_run(run: str) -> list[Record]:
     known = runs.read(run) or {}
     folder = paths.run_dir(run)
     ids = known.get("instance_ids") or sorted(path.parent.name for path in folder.glob("*/agent.json"))
-    return [read_json(folder / i / "tests.json") or read_json(folder / i / "agent.json") or read_json(folder / i / "task.json") or {"instance_id": i} for i in ids]
+    names = ("tests.json", "agent.json", "task.json")
+    return [next(filter(None, (read_json(folder / i / name) for name in names)), {"instance_id": i}) for i in ids]
 
 
 def kind(record: Record) -> str:
@@ -65,12 +66,14 @@ def write(run: str, records: list[Record], total: int) -> Path:
     folder = paths.results(run)
     keys = ("instance_id", "model_name_or_path", "model_patch")
     submitted = [record for record in records if "model_patch" in record]
-    write_file(folder / "predictions.jsonl", b"".join(orjson.dumps({key: record[key] for key in keys}, option=orjson.OPT_APPEND_NEWLINE) for record in submitted))
-    write_file(folder / "report.json", orjson.dumps(official(records, total), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    lines = [orjson.dumps({key: record[key] for key in keys}, option=orjson.OPT_APPEND_NEWLINE) for record in submitted]
+    write_file(folder / "predictions.jsonl", b"".join(lines))
+    report = orjson.dumps(official(records, total), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    write_file(folder / "report.json", report)
     text = io.StringIO()
-    lines = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    lines.writeheader()
-    lines.writerows(_csv_row(record) for record in records)
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(_csv_row(record) for record in records)
     write_file(folder / "results.csv", text.getvalue().encode())
     return folder
 

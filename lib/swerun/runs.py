@@ -10,7 +10,9 @@ from typing import Any, Iterable, Mapping
 
 from swerun import datasets, paths
 from swerun.errors import Usage
+from swerun.git import git
 from swerun.options import FIXED
+from swerun.process import run as run_command
 from swerun.state import locked, read_json, write_json
 
 Run = dict[str, Any]
@@ -78,7 +80,10 @@ def open_run(run: str, chosen: Mapping[str, str], rows: Iterable[tuple[str, byte
 def host() -> dict[str, Any]:
     """Where a run takes place and with what."""
     requirements = (paths.TOOLKIT / "requirements.txt").read_text()
+    commit = git(paths.TOOLKIT, "rev-parse", "HEAD", check=False)
     return {
+        "toolkit": commit.stdout.strip() if commit.returncode == 0 else None,
+        "git": run_command("git", "version").stdout.split()[2],
         "host": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),

@@ -28,7 +28,8 @@ def select(rows: Mapping[str, bytes], chosen: Mapping[str, str]) -> list[tuple[s
     ids = listed(chosen.get("IDS", ""))
     unknown = [instance_id for instance_id in ids if instance_id not in rows]
     if unknown:
-        raise Usage(f"no instance '{unknown[0]}' in dataset '{chosen['DATASET']}'{f', nor {len(unknown) - 1} others of IDS' if unknown[1:] else ''} (bin/tasks lists them)")
+        others = f", nor {len(unknown) - 1} others of IDS" if unknown[1:] else ""
+        raise Usage(f"no instance '{unknown[0]}' in dataset '{chosen['DATASET']}'{others} (bin/tasks lists them)")
     kept = [(instance_id, rows[instance_id]) for instance_id in ids or rows]
     if chosen.get("WHERE"):
         kept = _where(kept, chosen["WHERE"])
