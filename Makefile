@@ -33,25 +33,33 @@ precache: ready ## fetch mirrors, seal histories, build environments for the cho
 
 # The tasks run in a make of their own, which goes on when one fails; then the results are gathered whatever came out
 run: ready ## run the chosen tasks and grade them (-j8); the same command again goes on where it stopped
-	$(Q)+set -- $$(scripts/plan) && { [ $$# = 2 ] || exit 0; } && \
-	{ $(MAKE) -k $(DEFAULT_JOBS) tasks RUN=$$1 PLAN=$$2; code=$$?; rm -f $$2; bin/collect --run $$1 || code=2; exit $$code; }
+	$(Q)+plan=$$(scripts/plan) || exit; [ -n "$$plan" ] || exit 0; set -- $$plan; \
+	$(MAKE) -k $(DEFAULT_JOBS) tasks RUN=$$1 PLAN=$$2 & make=$$!; stopped=; \
+	trap 'stopped=1; kill -TERM $$make' TERM INT; \
+	while wait $$make; code=$$?; kill -0 $$make 2>/dev/null; do :; done; \
+	rm -f $$2; [ -z "$$stopped" ] || exit 130; bin/collect --run $$1 || code=2; exit $$code
 
 ifdef PLAN
 include $(PLAN)
 tasks: $(TASKS:%=$(RUN_DIR)/%/tests.json)
 
+# an interrupt must not delete what was paid for
+.PRECIOUS: $(RUN_DIR)/%/agent.json $(RUN_DIR)/%/tests.json
+
 $(RUN_DIR)/%/agent.json:
-	$(Q)[ -e $(RUN_DIR)/stop ] || bin/run-agent --run $(RUN) -- $* >/dev/null
+	$(Q)[ -e $(RUN_DIR)/stop ] || exec bin/run-agent --run $(RUN) -- $* >/dev/null
 
 $(RUN_DIR)/%/tests.json: | $(RUN_DIR)/%/agent.json
-	$(Q)[ -e $(RUN_DIR)/stop ] || bin/run-tests --once --run $(RUN) -- $* >/dev/null
+	$(Q)[ -e $(RUN_DIR)/stop ] || exec bin/run-tests --once --run $(RUN) -- $* >/dev/null
 endif
 
 run-sample: export override DATASET := sample
 run-sample: export AGENT ?= gold
 run-sample: run ## run the embedded sample, with AGENT=gold unless one is named: no GitHub, no Hugging Face, no model
 
-evaluate: run ## grade somebody's predictions: make evaluate PREDICTIONS=preds.jsonl DATASET=lite
+evaluate: ## grade somebody's predictions: make evaluate PREDICTIONS=preds.jsonl DATASET=lite
+	$(Q)+[ -n "$$PREDICTIONS" ] || { echo "evaluate: no PREDICTIONS (make evaluate PREDICTIONS=preds.jsonl DATASET=lite)" >&2; exit 2; }; \
+	AGENT="replay:$$PREDICTIONS" exec $(MAKE) $(DEFAULT_JOBS) run
 
 redo: ready ## forget results so that the next run makes them again: STAGE=tests or agent, IDS='a b' or IDS=all
 	$(Q)scripts/redo

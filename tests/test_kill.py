@@ -90,7 +90,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(warm: P
     warm.run(*command, **options)
     with watched(place) as broken:
         # nothing was precached here: the first ones hit fetching, resolving and building
-        for seconds in (0.5, 1.5, 2.5, 4.0, 3.0, 2.0, 1.0):
+        for seconds in (0.5, 1.5, 3.0, 4.0, 2.0):
             run = started(place, *command, **options)
             time.sleep(seconds)
             end(run, signal.SIGKILL)
@@ -102,7 +102,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(warm: P
     assert not [file for file in (place.artifacts / "cache").glob("*/*.making")] and not list((place.artifacts / "worktrees").glob("*/*"))
 
 
-@pytest.mark.parametrize("seconds", [0.8, 1.8, 2.6])
+@pytest.mark.parametrize("seconds", [0.8, 2.0])
 def test_a_run_killed_at_some_moment_goes_on_without_repeating_what_was_done(warm: Place, solver: Path, seconds: float):
     command, options = ("make", "run", "-j2"), {"DATASET": "sample", "AGENT": str(solver), "RUN": f"killed-at-{seconds}"}
     run = started(warm, *command, **options)

@@ -10,7 +10,7 @@ from typing import Any, Mapping
 
 import orjson
 
-from swerun import environments, patches, paths, workspace
+from swerun import checkouts, environments, patches, paths, workspace
 from swerun.errors import Fatal, TryLater, Usage
 from swerun.process import MARK, clean_env, run_limited
 from swerun.runs import agent_label
@@ -86,13 +86,18 @@ def outcome(status: str, seconds: float, usage: Mapping[str, Any] | None = None,
     }
 
 
-def prompt_for(row: dict[str, Any], template: str, checkout: Path) -> bytes:
-    """A prompt template with {{problem_statement}}, {{instance_id}}, {{repo}}, {{version}}, {{base_commit}} and {{worktree}} filled in."""
+def read_template(template: str) -> str:
+    """The text of PROMPT, or of the default one. Raises Usage."""
     file = Path(template) if template else paths.PROMPTS / "solve.md"
     try:
-        text = file.read_text()
-    except OSError as error:
-        raise Usage(f"cannot read the prompt template '{file}': {error.strerror}") from None
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Usage(f"cannot read the prompt template '{file}': {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from None
+
+
+def prompt_for(row: dict[str, Any], template: str, checkout: Path) -> bytes:
+    """A prompt template with {{problem_statement}}, {{instance_id}}, {{repo}}, {{version}}, {{base_commit}} and {{worktree}} filled in."""
+    text = read_template(template)
     known = {key: str(row.get(key, "")) for key in ("problem_statement", "instance_id", "repo", "version", "base_commit")} | {"worktree": str(checkout)}
     return re.sub(r"\{\{(\w+)\}\}", lambda found: known.get(found[1], found[0]), text).encode("utf-8", "surrogatepass")
 
@@ -121,8 +126,10 @@ def run(agent: str, row: dict[str, Any], record: Record, space: Workspace, chose
         MARK: str(place),
     }
     start = time.monotonic()
+    checkouts.mark_used(space.checkout)
     with open(prompt, "rb") as stdin, open(out / "stdout.txt", "wb") as stdout, open(out / "stderr.txt", "wb") as stderr:
         ended = run_limited([agent], cwd=space.checkout, env=env, timeout=float(chosen["TIMEOUT"]), stdin=stdin, stdout=stdout, stderr=stderr)
+    paths.make_dir(out)  # an agent may delete even that
     status = _status(agent, ended.returncode, ended.timed_out, out)
     patch = _patch(row, space, out)
     write_file(out / "patch.diff", patch.encode())
@@ -135,7 +142,7 @@ def _status(agent: str, returncode: int, timed_out: bool, out: Path) -> str:
     if timed_out:
         return "timeout"
     if returncode in (AGAIN_LATER, CANNOT_RUN):
-        said = (out / "stderr.txt").read_text(errors="replace").strip().splitlines()
+        said = _left(out / "stderr.txt").strip().splitlines()
         why = f"'{agent}' exited {returncode}: {said[-1][:200] if said else 'it said nothing'}"
         raise TryLater(f"{why} (run again later)") if returncode == AGAIN_LATER else Fatal(f"{why} (the agent cannot run at all here)")
     if returncode < 0:
@@ -148,15 +155,21 @@ def _patch(row: dict[str, Any], space: Workspace, out: Path) -> str:
     patch = patches.take(row, space)
     if patch.strip():
         return patch
-    left, printed = out / "patch.diff", out / "stdout.txt"
-    found = left.read_text(errors="replace") if left.is_file() else ""
-    if not found.strip() and printed.stat().st_size < 20_000_000:
-        found = patches.find(printed.read_text(errors="replace").replace("\r\n", "\n"))
+    found = _left(out / "patch.diff")
+    if not found.strip():
+        found = patches.find(_left(out / "stdout.txt").replace("\r\n", "\n"))
     if not found.strip():
         return patch
     applied = patches.apply_printed(row, space, found)
     # one that does not apply is handed on as it is: grading has more ways to apply it, and then says so
     return patches.take(row, space) if applied else found
+
+
+def _left(file: Path) -> str:
+    """The text of a file that an agent may have left; "" where there is none, or where it is no answer but a flood."""
+    if not file.is_file() or file.stat().st_size > 20_000_000:
+        return ""
+    return file.read_text("utf-8", "replace")
 
 
 def _usage(file: Path) -> dict[str, Any]:

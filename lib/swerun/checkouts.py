@@ -9,6 +9,7 @@ from swerun.git import git
 from swerun.state import remove_tree
 
 LINKED = (".claude", ".mcp.json", ".mcp-the-force", "claude_hooks")
+COMPLETE = "complete-and-untouched"
 CONFIG_FILE = """[core]
 \trepositoryformatversion = 0
 \tfilemode = true
@@ -45,7 +46,17 @@ def create(checkout: Path, repo: str, base_commit: str) -> Path:
     except CommandFailed as error:
         remove_tree(checkout)
         raise Fatal(f"cannot check out {base_commit[:12]} of '{repo}': {error} (is the disk full? else delete '{store}' and run again)") from None
+    (folder / COMPLETE).touch()
     return checkout
+
+
+def is_complete(checkout: Path) -> bool:
+    """Whether a checkout was made to its end, and no agent has worked in it yet."""
+    return (checkout / ".git" / COMPLETE).is_file()
+
+
+def mark_used(checkout: Path) -> None:
+    (checkout / ".git" / COMPLETE).unlink(missing_ok=True)
 
 
 def config_folder(chosen: str) -> Path | None:

@@ -49,6 +49,7 @@ def parse(made: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Nam
 def door(main: Callable[[], int]) -> int:
     """Run a command's main and turn how it ends into the exit code that every command shares."""
     signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGINT, _terminated)  # a job in the background of a shell has it ignored, and its children would, too
     try:
         code = main()
         sys.stdout.flush()
@@ -112,8 +113,7 @@ def read_record(text: str, flags: dict[str, Any]) -> Record:
     if chosen["SPLIT"] != "test":
         record["split"] = chosen["SPLIT"]
     record["run"] = given_run or runs.default_name(chosen["DATASET"], chosen["AGENT"])
-    if not safe_name(record["run"]):
-        raise Usage(f"RUN is '{record['run']}', and a run's name is made of letters, digits and . _ + -")
+    runs.check_name(record["run"])
     return record
 
 

@@ -55,8 +55,7 @@ def load(dataset: str, split: str = "test", say: Callable[[str], None] = lambda 
     index = read_json(stored.with_suffix(".index"))
     local = dataset == "sample" or dataset.endswith(FILES)
     if local or index is None or not stored.is_file():
-        local or say(f"fetching dataset '{dataset}' from Hugging Face")
-        return _store(stored, _read(dataset, split))
+        return _store(stored, _read(dataset, split, say))
     data = stored.read_bytes()
     return Dataset({i: data[start:start + length] for i, (start, length) in index["rows"].items()}, index["refused"])
 
@@ -135,10 +134,10 @@ def normalise(raw: Any) -> Row:
     return made
 
 
-def _read(dataset: str, split: str) -> list[Any]:
+def _read(dataset: str, split: str, say: Callable[[str], None]) -> list[Any]:
     path = paths.SAMPLE / "sample.jsonl" if dataset == "sample" else Path(dataset)
     if dataset != "sample" and not dataset.endswith(FILES):
-        return _from_hugging_face(dataset, split)
+        return _from_hugging_face(dataset, split, say)
     try:
         if path.suffix == ".parquet":
             import pyarrow.parquet
@@ -162,11 +161,12 @@ def _line(number: int, line: bytes) -> Any:
         return f"line {number}: {error}"  # refused by name like any other bad row
 
 
-def _from_hugging_face(dataset: str, split: str) -> list[Any]:
+def _from_hugging_face(dataset: str, split: str, say: Callable[[str], None]) -> list[Any]:
     name = HUGGING_FACE.get(dataset, dataset)
     if "/" not in name:
         known = ", ".join(("sample", *HUGGING_FACE))
         raise Usage(f"no dataset '{dataset}' (use {known}, a Hugging Face id 'owner/name', or a .jsonl, .json or .parquet file)")
+    say(f"fetching dataset '{name}' from Hugging Face")
     import logging
 
     import datasets as hugging_face

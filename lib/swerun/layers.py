@@ -13,7 +13,7 @@ from swerun.git import git
 from swerun.locks import Lock
 from swerun.process import MARK, Tick, kill_marked, run_limited, task_env, telling
 from swerun.spec import Spec
-from swerun.state import locked, read_json, remove_tree, write_json
+from swerun.state import locked, read_json, remove_tree, require_space, write_json
 
 INSTALL_TIMEOUT = 3600
 CHECKOUT, VENV = b"@SWERUN_CHECKOUT@", b"@SWERUN_VENV@"
@@ -45,6 +45,7 @@ def ensure(row: dict[str, Any], spec: Spec, say: Callable[[str], None] = lambda 
 
 def _build(row: dict[str, Any], spec: Spec, folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
     start = time.monotonic()
+    require_space(paths.make_dir(folder.parent))
     making = folder.with_name(folder.name + ".making")
     if making.exists():
         kill_marked(str(making))

@@ -39,7 +39,7 @@ def uv(*words: str | Path, limit: str = "", env: dict[str, str] | None = None) -
     try:
         return run(paths.UV, *words, *newer, env=clean_env({"UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", **cache, **(env or {})}))
     except CommandFailed as error:
-        telling = [line.strip(" ×╰─▶│├") for line in error.stderr.splitlines() if re.search(r"[×╰▶├]|error:|hint:|Error", line)]
+        telling = [line.strip(" ×╰─▶│├") for line in error.stderr.splitlines() if re.search(r"[×╰▶├]|error:|hint:|Caused by|Error", line)]
         raise Fatal(f"'uv {' '.join(map(str, words[:2]))}' failed: {' '.join(telling)[:600] or error}") from None
 
 

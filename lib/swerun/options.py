@@ -67,7 +67,7 @@ def number(name: str, text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1
-    if value <= 0:
+    if not 0 < value < 1e9:  # nan is neither
         raise Usage(f"{name} is '{text}', not a number over 0")
     return value
 

@@ -15,7 +15,7 @@ from swerun.errors import CommandFailed, Fatal
 from swerun.options import NAMES
 
 MARK = "AGENT_RUN_MARK"
-OURS = frozenset(NAMES) | {"ARTIFACTS", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MAKEFILES", "MAKE_TERMOUT", "MAKE_TERMERR"}
+OURS = frozenset(NAMES) | {"ARTIFACTS", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MAKEFILES", "MAKE_TERMOUT", "MAKE_TERMERR", "PLAN"}
 # what would make a task's Python or pip behave as the caller's shell does, not as its spec says
 DISTURBING = re.compile(r"GIT_|PYTHON|PIP_|VIRTUAL_ENV|CONDA_|PYTEST_|TOX_|_OLD_VIRTUAL|PARALLEL|DJANGO_SETTINGS_MODULE")
 LINUX = sys.platform == "linux"
@@ -55,6 +55,7 @@ def run(*argv: str | Path, cwd: Path | None = None, env: Mapping[str, str] | Non
                 out, err = child.communicate(input, timeout=TICK)
                 break
             except subprocess.TimeoutExpired:
+                input = None  # communicate keeps what it has not sent yet, and refuses to be given more
                 tick and tick(time.monotonic() - start)
             except BaseException:
                 child.kill()

@@ -48,14 +48,18 @@ def canonical(name: str, value: str) -> str:
     return value
 
 
+def check_name(run: str) -> None:
+    if not paths.safe_name(run):
+        raise Usage(f"RUN is '{run}', and a run's name is made of letters, digits and . _ + -")
+
+
 def open_run(run: str, chosen: Mapping[str, str], rows: Iterable[tuple[str, bytes]] | None) -> Run:
     """Make a run, or go on with it. Raises Usage where the name is taken by other rows, agent or options.
 
     `rows` are (instance_id, row as JSON) of the instances that the run is over; None for a stage called by hand,
     which may open a run but says nothing of its extent.
     """
-    if not paths.safe_name(run):
-        raise Usage(f"RUN is '{run}', and a run's name is made of letters, digits and . _ + -")
+    check_name(run)
     wanted = {name: canonical(name, chosen[name]) for name in FIXED if name in chosen}
     listed = list(rows) if rows is not None else None
     digest = hashlib.sha256(b"".join(line for _, line in listed)).hexdigest() if listed is not None else None

@@ -44,6 +44,13 @@ def read_json(path: Path) -> Any | None:
         return None
 
 
+def require_space(path: Path, needed: int = 200 * 2**20) -> None:
+    """Raise Fatal before a full disk does damage. `needed` in bytes."""
+    at = os.statvfs(path)
+    if at.f_bavail * at.f_frsize < needed:
+        raise Fatal(f"less than {needed >> 20} MiB free at '{path}' (free some space, then run again: nothing was lost)")
+
+
 @contextlib.contextmanager
 def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold an exclusive flock on `path`; `waiting` is called once when somebody else has it for over 2 s."""

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from swerun import checkouts, environments, histories, layers, paths, process, spec as specs
-from swerun.errors import Fatal
 from swerun.spec import Spec
 from swerun.state import remove_tree
 
@@ -46,6 +45,7 @@ def make_venv(row: dict[str, Any], spec: Spec, place: Path, checkout: Path, say:
     paths.make_dir(place / "home")
     venv = environments.make_venv(place / "venv", manifest["env_key"])
     layers.put(folder, manifest, checkout, venv)
+    (venv / "complete").touch()
     return Workspace(checkout, venv, folder, manifest)
 
 
@@ -59,19 +59,10 @@ def existing(record: dict[str, Any], row: dict[str, Any]) -> Workspace | None:
     if not record.get("worktree") or not record.get("venv"):
         return None
     checkout, venv = Path(record["worktree"]), Path(record["venv"])
-    if not (checkout / ".git").is_dir() or not (venv / "pyvenv.cfg").is_file():
+    if not checkouts.is_complete(checkout) or not (venv / "complete").is_file():
         return None
     folder, manifest = layers.ensure(row, specs.of(row))
     return Workspace(checkout, venv, folder, manifest)
-
-
-def require_space(path: Path, needed: int = 200 * 2**20) -> None:
-    """Raise Fatal before a full disk does damage. `needed` in bytes."""
-    import os
-
-    at = os.statvfs(path)
-    if at.f_bavail * at.f_frsize < needed:
-        raise Fatal(f"less than {needed >> 20} MiB free at '{path}' (free some space, then run again: nothing was lost)")
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:

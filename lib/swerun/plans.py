@@ -1,0 +1,50 @@
+"""What a run is asked to be: its options with their origins, and its rows. Checked before anything is done."""
+
+import os
+from typing import Callable, Mapping
+
+from swerun import agents, datasets, options, runs, selection
+from swerun.errors import Usage
+from swerun.options import Value
+
+SELECTING = ("IDS", "WHERE", "START", "SAMPLE", "SEED")
+Rows = list[tuple[str, bytes]]
+
+
+def choose(flags: Mapping[str, str]) -> tuple[dict[str, Value], runs.Run | None]:
+    """Every option of a run from flags (by lower-case name), environment, run.json or default; and the run if it is there."""
+    names = list(options.BY_NAME)
+    run = flags.get("run") or os.environ.get("RUN")
+    origin = "flag" if flags.get("run") else "environment" if run else "default"
+    if not run:
+        first = options.resolve(("DATASET", "AGENT"), flags)
+        run = runs.default_name(first["DATASET"].value, first["AGENT"].value)
+    known = runs.read(run)
+    return options.resolve(names, flags, (known or {}).get("options")) | {"RUN": Value(run, origin)}, known
+
+
+def check(chosen: dict[str, str], known: runs.Run | None, say: Callable[[str], None]) -> Rows:
+    """The rows of the run: those chosen, else those it had before. Raises Usage for every option that cannot be."""
+    runs.check_name(chosen["RUN"])
+    chosen["AGENT"] = agents.check(chosen["AGENT"])
+    agents.read_template(chosen["PROMPT"])
+    for name in ("TIMEOUT", "TEST_TIMEOUT", "ITERATIONS"):
+        options.number(name, chosen[name])
+    found = datasets.load(chosen["DATASET"], chosen["SPLIT"], say)
+    for sentence in found.refused:
+        say(sentence)
+    if known and known.get("instance_ids") and not any(chosen[name] for name in SELECTING):
+        gone = [i for i in known["instance_ids"] if i not in found.rows]
+        if gone:
+            raise Usage(f"run '{chosen['RUN']}' has '{gone[0]}', which dataset '{chosen['DATASET']}' has not (take another name with RUN=…)")
+        rows = [(i, found.rows[i]) for i in known["instance_ids"]]
+    else:
+        rows = selection.select(found.rows, chosen)
+        if chosen["AGENT"].startswith("replay:"):
+            predicted = agents.predictions(chosen["AGENT"].removeprefix("replay:"))
+            rows = [(i, row) for i, row in rows if i in predicted]
+    if not rows:
+        raise Usage(f"no tasks left of the {len(found.rows)} in dataset '{chosen['DATASET']}' (look at IDS, WHERE, START and SAMPLE)")
+    if known:
+        runs.open_run(chosen["RUN"], chosen, rows)
+    return rows
