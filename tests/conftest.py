@@ -38,7 +38,7 @@ class Place:
         return done
 
     def records(self, *words: str | Path, **more: Any) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.run(*words, **more).stdout.splitlines()]
+        return [json.loads(line) for line in self.run(*words, **more).stdout.split("\n") if line]
 
     def make(self, *words: str, **more: Any) -> subprocess.CompletedProcess:
         return self.run("make", "-C", str(TOOLKIT), *words, **more)

@@ -123,6 +123,8 @@ def run(agent: str, row: dict[str, Any], record: Record, space: Workspace, chose
         "AGENT_MCP_CONFIG": str(mcp.resolve()) if chosen["MCP"] != "0" and mcp.is_symlink() else "",
         "AGENT_FEEDBACK_FILE": "",
         "AGENT_SESSION": session,
+        # without a .git of its own, its git must not find a repository that the worktree lies in
+        "GIT_CEILING_DIRECTORIES": str(space.checkout.parent),
         MARK: str(place),
     }
     start = time.monotonic()

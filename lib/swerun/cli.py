@@ -49,7 +49,9 @@ def parse(made: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Nam
 def door(main: Callable[[], int]) -> int:
     """Run a command's main and turn how it ends into the exit code that every command shares."""
     signal.signal(signal.SIGTERM, _terminated)
-    signal.signal(signal.SIGINT, _terminated)  # a job in the background of a shell has it ignored, and its children would, too
+    # a job in the background of a shell has these ignored, and agents and tests would inherit that
+    signal.signal(signal.SIGINT, _terminated)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     try:
         code = main()
         sys.stdout.flush()

@@ -151,6 +151,8 @@ def _read(dataset: str, split: str, say: Callable[[str], None]) -> list[Any]:
         raise Usage(f"cannot read dataset '{dataset}': {getattr(error, 'strerror', None) or error}") from None
     if isinstance(rows, dict):
         rows = list(rows.values())
+    if not isinstance(rows, list):
+        raise Usage(f"cannot read dataset '{dataset}': it is neither a list nor an object of rows")
     return rows
 
 

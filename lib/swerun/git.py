@@ -16,7 +16,9 @@ def environment(*trusted: Path | str, remote: bool = False) -> dict[str, str]:
     # git refuses a repository that somebody else owns, a mirror shared by a group for one
     for number, path in enumerate(trusted):
         env |= {f"GIT_CONFIG_KEY_{number}": "safe.directory", f"GIT_CONFIG_VALUE_{number}": str(path)}
-    return env | {"GIT_CONFIG_COUNT": str(len(trusted))}
+    # where a folder is no repository, git must not take one that it lies in (the toolkit's own, for one)
+    ceiling = {"GIT_CEILING_DIRECTORIES": os.path.dirname(trusted[0])} if trusted else {}
+    return env | ceiling | {"GIT_CONFIG_COUNT": str(len(trusted))}
 
 
 def git(folder: Path, *words: str | Path, input: bytes | None = None, check: bool = True, remote: bool = False,

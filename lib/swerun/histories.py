@@ -32,11 +32,12 @@ def ensure(repo: str, base_commits: list[str], remote: str, say: Callable[[str],
     wanted = [commit for commit in dict.fromkeys(base_commits) if not is_complete(repo, commit)]
     if not wanted:
         return {}
-    mirror = mirrors.ensure(repo, wanted, remote, say)
-    problems = {}
+    mirror, problems = mirrors.ensure(repo, wanted, remote, say)
     with locked(paths.cache("histories", f"{paths.slug(repo)}.lock"), lambda: say("waiting for another process that seals its history")):
         done = [path.parent.name for path in paths.cache("histories", paths.slug(repo)).glob("*/complete")]
-        wanted = [commit for commit in wanted if commit not in done]
+        wanted = [commit for commit in wanted if commit not in done and commit not in problems]
+        if not wanted:
+            return problems
         rungs = [*wanted, *(commit for commit in _milestones(mirror, wanted) if commit not in (*done, *wanted))]
         order, ancestors = _ancestry(mirror, [*done, *rungs])
         for number, commit in enumerate([commit for commit in order if commit in rungs], 1):
@@ -139,23 +140,22 @@ def _build(repo: str, mirror: Path, commit: str, ancestors: list[str]) -> None:
     pack = paths.make_dir(making / "objects" / "pack")
     paths.make_dir(making / "objects" / "info")
     tags = merged_tags(mirror, commit)
-    linked_tags: set[str] = set()
     for other in ancestors:
         store = paths.history(repo, other)
-        linked_tags.update((store / "tags").read_text().split())
-        for file in (store / "objects" / "pack").iterdir():
+        for file in (store / "objects" / "pack").glob("pack-*"):
             if not (pack / file.name).exists():
                 os.link(file, pack / file.name)
-    annotated = {tag.target for tag in tags if tag.peeled}
-    wanted = [commit, *sorted(annotated - linked_tags)]
-    rules = [*wanted, *(f"^{other}" for other in ancestors)]
+    rules = [commit, *(f"^{other}" for other in ancestors)]
     flags = ("--quiet", "--revs", "--missing=allow-any", "--delta-base-offset")
     git(mirror, "pack-objects", *flags, pack / "pack", input="\n".join([*rules, ""]).encode())
+    annotated = sorted({tag.target for tag in tags if tag.peeled})
+    if annotated:
+        # not in the rung: where dates run backwards, a tag old enough for an ancestor is newer than the commit that stands on it
+        git(mirror, "pack-objects", "--quiet", pack / "tags", input="\n".join([*annotated, ""]).encode())
     lines = ["# pack-refs with: peeled fully-peeled sorted "]
     for tag in sorted(tags):
         lines += [f"{tag.target} {tag.ref}"] + ([f"^{tag.peeled}"] if tag.peeled else [])
     (making / "packed-refs").write_text("\n".join([*lines, ""]))
-    (making / "tags").write_text("\n".join(sorted(annotated | linked_tags)))
     remove_tree(final)
     making.rename(final)
     write_file(final / "complete", b"")

@@ -52,14 +52,14 @@ def read_mapping(path: Path) -> dict[str, str]:
     return mapping
 
 
-def ensure(repo: str, commits: list[str], remote: str, say: Callable[[str], None] = lambda text: None) -> Path:
+def ensure(repo: str, commits: list[str], remote: str, say: Callable[[str], None] = lambda text: None) -> tuple[Path, dict[str, str]]:
     """The mirror, made if it is not there, with these commits in it (fetched by id where no branch holds them).
 
-    Raises Fatal naming the commits that cannot be had.
+    Also {commit: why not} for those that cannot be had.
     """
     mirror = paths.mirror(repo)
     if mirror.is_dir() and not missing(mirror, commits):
-        return mirror
+        return mirror, {}
     with locked(mirror.with_suffix(".lock"), lambda: say("waiting for another process that fetches it")):
         if not mirror.is_dir():
             _make(mirror, remote_of(repo, remote), say)
@@ -71,10 +71,7 @@ def ensure(repo: str, commits: list[str], remote: str, say: Callable[[str], None
             for commit in missing(mirror, commits):
                 _fetch(mirror, source, say, commit, check=False)
             absent = missing(mirror, commits)
-        if absent:
-            names = " ".join(absent[:3])
-            raise Fatal(f"{len(absent)} base commits of '{repo}' are not at '{source}': {names} (name another REMOTE that has them)")
-    return mirror
+    return mirror, {commit: f"base commit {commit} of '{repo}' is not at '{source}' (name another REMOTE that has it)" for commit in absent}
 
 
 def missing(mirror: Path, commits: list[str]) -> list[str]:
@@ -96,10 +93,9 @@ def _make(mirror: Path, source: str, say: Callable[[str], None]) -> None:
         # --local takes the objects by hardlinks, and does not mind a few that are not there
         git(mirror.parent, *QUIET, "clone", "--quiet", "--bare", "--local", "--template=", source, making, trusted=(source,))
     else:
-        if not (making / "HEAD").is_file():
-            remove_tree(making)
-            git(mirror.parent, "init", "--quiet", "--bare", "--template=", making)
-        _fetch(making, source, say, *REFS)  # goes on with what an interrupted fetch already stored
+        # init again mends what a killed init left; the fetch goes on with what an interrupted one stored
+        git(mirror.parent, "init", "--quiet", "--bare", "--template=", making)
+        _fetch(making, source, say, *REFS)
     git(making, "config", "gc.auto", "0")
     making.rename(mirror)
 

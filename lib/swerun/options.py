@@ -76,7 +76,7 @@ def count(name: str, text: str) -> int | None:
     """A whole number of 0 or more, None where the option is not set."""
     if text == "":
         return None
-    if not text.isdigit():
+    if not text.isdecimal():  # isdigit takes ² too, and int does not
         raise Usage(f"{name} is '{text}', not a whole number")
     return int(text)
 

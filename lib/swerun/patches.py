@@ -9,6 +9,7 @@ from swerun import paths
 from swerun.checkouts import LINKED
 from swerun.git import git
 from swerun.process import clean_env, run
+from swerun.spec import changed_files
 from swerun.state import remove_tree
 from swerun.workspace import Workspace
 
@@ -26,13 +27,17 @@ class Trusted:
         self.env = {"GIT_DIR": str(self.folder), "GIT_WORK_TREE": str(space.checkout), "GIT_ATTR_NOSYSTEM": "1"}
 
     def __enter__(self) -> "Trusted":
+        if self.space.checkout.is_symlink() or not self.space.checkout.is_dir():
+            # the agent removed it all; a link that it put there leads to what is not its work
+            remove_tree(self.space.checkout)
+            paths.make_dir(self.space.checkout)
         remove_tree(self.folder)
         for name in ("objects/info", "objects/pack", "refs", "info"):
             paths.make_dir(self.folder / name)
         (self.folder / "objects/info/alternates").write_text(f"{paths.history(self.row['repo'], self.row['base_commit'])}/objects\n")
         (self.folder / "HEAD").write_text("ref: refs/heads/none\n")
         (self.folder / "config").write_text("[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tattributesFile = /dev/null\n\thooksPath = /dev/null\n")
-        ignored = [*LEFTOVERS, *(f"/{name}" for name in LINKED), *(f"/{_escape(name)}" for name in self.space.manifest["outputs"])]
+        ignored = [*LEFTOVERS, *(f"/{_escape(name)}" for name in self.space.manifest["outputs"])]
         (self.folder / "info/exclude").write_text("\n".join([*ignored, ""]))
         return self
 
@@ -57,13 +62,27 @@ class Trusted:
         return self.git("write-tree").strip()
 
     def restore_edits(self, start: str) -> None:
-        """An agent that undid the spec's own edits (git checkout, git stash) has not made a change."""
+        """An agent that undid the spec's own edits (git checkout, git stash) has not made a change; what else it did to those files is kept."""
         names = [*self.space.manifest["edits"], *self.space.manifest["deleted"]]
         reverted = self.git("diff", "--cached", "--name-only", "-z", start, "--", *names).split("\0")
         still = set(self.git("diff", "--cached", "--name-only", "-z", self.row["base_commit"], "--", *names).split("\0"))
         for name in filter(None, reverted):
             if name not in still:
                 self.git("reset", "--quiet", start, "--", name)
+            elif name in self.space.manifest["edits"]:
+                self._merge_edit(name, start)
+
+    def _merge_edit(self, name: str, start: str) -> None:
+        entry = self.git("ls-files", "--stage", "-z", "--", f":(literal){name}").rstrip("\0")
+        if not entry.startswith("100"):
+            return
+        mode, mine = entry.split()[:2]
+        for part, source in (("mine", mine), ("base", f"{self.row['base_commit']}:{name}"), ("edited", f"{start}:{name}")):
+            (self.folder / part).write_bytes(self.git("cat-file", "blob", source).encode("utf-8", "surrogateescape"))
+        merged = git(self.folder, "merge-file", "-p", "--quiet", "mine", "base", "edited", check=False, env=self.env, trusted=(self.folder,))
+        if merged.returncode == 0:  # else the agent edited the very lines that the spec edits
+            blob = self.git("hash-object", "-w", "--no-filters", "--stdin", input=merged.stdout.encode("utf-8", "surrogateescape")).strip()
+            self.git("update-index", "--cacheinfo", f"{mode},{blob},{name}")
 
 
 def _escape(name: str) -> str:
@@ -74,17 +93,23 @@ def take(row: dict[str, Any], space: Workspace) -> str:
     """The worktree against what the agent was given, as `git diff --binary`: commits, branches and a lost .git change nothing."""
     with Trusted(row, space) as trusted:
         start = trusted.start_tree()
-        trusted.git("add", "--all", "--ignore-errors", ".", check=False)
+        # git looks into submodules with their own configuration, which is the agent's
+        tracked = [line.split("\t", 1) for line in trusted.git("ls-files", "--stage", "-z").split("\0") if line]
+        links = [name for entry, name in tracked if entry.startswith("160000")]
+        own = {name.split("/")[0] for _, name in tracked}  # a repository that has a .claude of its own may get new files in it
+        left_out = [*links, *(name for name in LINKED if name not in own)]
+        trusted.git("add", "--all", "--ignore-errors", "--", ".", *(f":(exclude,literal){name}" for name in left_out), check=False)
         if start != row["base_commit"]:
             trusted.restore_edits(start)
         diff = ("diff", "--cached", "--binary", "--no-ext-diff", "--no-textconv", "--no-color", start)
         patch = trusted.git(*diff)
         if not _is_text(patch):
             # a patch travels as JSON: a file that is not UTF-8 goes as a binary one
-            names = trusted.git("diff", "--cached", "--name-only", "-z", start).split("\0")
-            odd = [name for name in filter(None, names) if not _is_text(trusted.git(*diff, "--", name))]
-            (trusted.folder / "info/attributes").write_text("".join(f'"{name}" -diff\n' for name in odd))
-            patch = trusted.git(*diff)
+            names = trusted.git("diff", "--cached", "--name-only", "--no-renames", "-z", start).split("\0")
+            odd = [name for name in filter(None, names) if not _is_text(trusted.git(*diff, "--", f":(literal){name}"))]
+            patch = trusted.git(*diff, "--", ".", *(f":(exclude,literal){name}" for name in odd))
+            (trusted.folder / "info/attributes").write_text("* -diff\n")
+            patch += trusted.git(*diff, "--", *(f":(literal){name}" for name in odd))
     return patch
 
 
@@ -96,12 +121,18 @@ def _is_text(text: str) -> bool:
     return True
 
 
+DIFF = re.compile(r"^(diff --git |--- \S.*\n\+\+\+ \S)", re.M)
+
+
 def find(text: str) -> str:
-    """The diff in what an agent printed: a fenced block of one, or all from the first `diff --git` line; else ""."""
+    """The diff in what an agent printed: its fenced blocks of one, or all from the first `diff --git` line; else ""."""
+    blocks: dict[tuple[str, ...], str] = {}
     for block in re.findall(r"^```[a-z]*\n(.*?)^```", text, re.M | re.S):
-        if re.search(r"^(diff --git |--- \S)", block, re.M):
-            return block
-    found = re.search(r"^(diff --git .*|--- \S.*\n\+\+\+ \S.*)", text, re.M | re.S)
+        if DIFF.search(block):
+            blocks[tuple(changed_files(block))] = block  # a second one for the same files is the better thought
+    if blocks:
+        return "".join(blocks.values())
+    found = DIFF.search(text)
     return text[found.start():].rstrip() + "\n" if found else ""
 
 

@@ -87,7 +87,11 @@ def run_limited(argv: list[str], *, cwd: Path, env: Mapping[str, str], timeout: 
     if LIBC:
         LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
     start, timed_out = time.monotonic(), False
-    child = subprocess.Popen(argv, cwd=cwd, env=dict(env), stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True, preexec_fn=_die_with_parent)
+    try:
+        child = subprocess.Popen(argv, cwd=cwd, env=dict(env), stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True,
+                                 preexec_fn=_die_with_parent)
+    except OSError as error:
+        raise Fatal(f"cannot start '{argv[0]}': {error.strerror} (is it for this machine, and does its first line name what runs it?)") from None
     try:
         while child.poll() is None and not timed_out:
             left = timeout - (time.monotonic() - start)

@@ -17,8 +17,8 @@ def listed(ids: str) -> list[str]:
     if ids.startswith("@"):
         try:
             ids = Path(ids[1:]).read_text()
-        except OSError as error:
-            raise Usage(f"cannot read the list of ids '{ids[1:]}': {error.strerror}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise Usage(f"cannot read the list of ids '{ids[1:]}': {getattr(error, 'strerror', None) or 'it is not text'}") from None
     return list(dict.fromkeys(filter(None, re.split(r"[\s,]+", ids))))
 
 
