@@ -86,6 +86,7 @@ def solver(agent, tmp_path: Path) -> Path:
     return agent(f"sleep 600 & sleep 0.4; git apply {tmp_path}/$AGENT_INSTANCE_ID.diff", "solver")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(warm: Place, place: Place, solver: Path):
     command, options = ("make", "run", "-j2"), {"DATASET": "sample", "AGENT": str(solver), "RUN": "killed", "IDS": " ".join(THREE)}
     warm.run(*command, **options)

@@ -70,7 +70,7 @@ def open_run(run: str, chosen: Mapping[str, str], rows: Iterable[tuple[str, byte
         differ = [f"{name} is '{known['options'].get(name, '')}', not '{value}'" for name, value in wanted.items()
                   if known["options"].get(name, value) != value]
         if digest and known.get("rows_sha256", digest) != digest:
-            differ.append(f"its {len(known['instance_ids'])} rows are others than these {len(listed)}")
+            differ.append(_other_rows(known["instance_ids"], [instance_id for instance_id, _ in listed]))
         if differ:
             raise Usage(f"run '{run}' is there already and differs: {'; '.join(differ)} (take another name with RUN=…)")
         if listed is not None and "instance_ids" not in known:
@@ -79,6 +79,13 @@ def open_run(run: str, chosen: Mapping[str, str], rows: Iterable[tuple[str, byte
         if read(run) != known:
             write_json(file(run), known)
     return known
+
+
+def _other_rows(before: list[str], now: list[str]) -> str:
+    """In what the rows of a run differ from those asked for now."""
+    gone, new = [i for i in before if i not in now], [i for i in now if i not in before]
+    which = f"it has '{gone[0]}'" if gone else f"it has no '{new[0]}'" if new else "the same ids, in another order or with other content"
+    return f"its {len(before)} rows are others than these {len(now)}: {which}"
 
 
 def host() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The place of a task in flight: a sealed checkout and a venv, made together or one after the other."""
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
@@ -63,6 +64,14 @@ def existing(record: dict[str, Any], row: dict[str, Any]) -> Workspace | None:
         return None
     folder, manifest = layers.ensure(row, specs.of(row))
     return Workspace(checkout, venv, folder, manifest)
+
+
+def remove(record: dict[str, Any]) -> None:
+    """Remove the places of a task that is done, and the run's folder with the last of them."""
+    place = agent_place(record)
+    remove_tree(place)
+    with contextlib.suppress(OSError):
+        place.parent.rmdir()
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
