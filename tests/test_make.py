@@ -3,7 +3,6 @@
 import ast
 import fcntl
 import json
-import os
 import signal
 import subprocess
 import time

@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import time
 import uuid
 from pathlib import Path

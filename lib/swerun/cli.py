@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import traceback
-from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
 import orjson
@@ -146,10 +145,3 @@ def each(arguments: list[str], flags: dict[str, Any], work: Callable[[Record], R
 def write(record: Record) -> None:
     sys.stdout.buffer.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
     sys.stdout.buffer.flush()
-
-
-def file_lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().split()
-    except OSError as error:
-        raise Usage(f"cannot read '{path}': {error.strerror}") from None

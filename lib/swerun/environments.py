@@ -9,8 +9,6 @@ from swerun import locks, paths, process
 from swerun.locks import Lock
 from swerun.state import locked, read_json, remove_tree, write_json
 
-OWN_SCRIPTS = ("python", "pydoc", "activate", "deactivate")
-
 
 def is_complete(env_key: str) -> bool:
     """Whether the environment is there whole, where it was built (it holds its own path), and its interpreter still is."""
