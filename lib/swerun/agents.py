@@ -9,7 +9,7 @@ from typing import Any, Mapping
 
 import orjson
 
-from swerun import checkouts, environments, patches, paths, workspace
+from swerun import checkouts, patches, paths, venvs, workspace
 from swerun.errors import Fatal, TryLater, Usage
 from swerun.process import MARK, clean_env, run_limited
 from swerun.runs import agent_label
@@ -110,7 +110,7 @@ def run(agent: str, row: dict[str, Any], record: Record, space: Workspace, chose
     write_file(prompt, prompt_for(row, chosen["PROMPT"], space.checkout))
     place, session = workspace.agent_place(record), str(uuid.uuid4())
     mcp = space.checkout / ".mcp.json"
-    env = environments.activated(space.venv, clean_env()) | {
+    env = venvs.activated(space.venv, clean_env()) | {
         "AGENT_PROMPT_FILE": str(prompt),
         "AGENT_OUT": str(out),
         "AGENT_INSTANCE_ID": row["instance_id"],

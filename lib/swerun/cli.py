@@ -42,6 +42,8 @@ def parse(made: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Nam
     args = made.parse_args(argv)
     if args.verbose:
         os.environ["V"] = "1"
+    if getattr(args, "test_jobs", None):
+        os.environ["TEST_JOBS"] = args.test_jobs  # slots are taken deep down, and by commands that this one starts
     return args
 
 

@@ -1,45 +1,85 @@
-"""Shared environments, one a lock, built once and never written again; and the venvs of tasks, which stand on them."""
+"""Shared environments, one a lock, built once and never written again: whole, unchanged, on the interpreter it was made with."""
 
+import hashlib
 import os
-import shutil
 from pathlib import Path
 from typing import Callable
 
-from swerun import locks, paths, process
+from swerun import interpreters, paths, process, slots
 from swerun.locks import Lock
 from swerun.state import locked, read_json, remove_tree, write_json
+from swerun.uv import uv
+
+Say = Callable[[str], None]
 
 
-def is_complete(env_key: str) -> bool:
-    """Whether the environment is there whole, where it was built (it holds its own path), and its interpreter still is."""
+def why_not(env_key: str) -> str | None:
+    """Why an environment cannot be used; None where it can be."""
     folder = paths.environment(env_key)
     made = read_json(folder / "complete.json")
-    return made is not None and made["folder"] == str(folder) and os.path.exists(made["python"])
+    if made is None:
+        return "its build did not end" if folder.exists() else "not there"
+    if made.get("folder") != str(folder):
+        return f"made for another place, '{made.get('folder')}'"  # it holds its own path
+    if made["interpreter"] != interpreters.stamp(made["python"]):
+        return f"its interpreter '{made['python']}' was removed or changed"
+    return None if made["files"] == stamp(folder) else "its files were changed"
 
 
-def ensure(lock: Lock, say: Callable[[str], None] = lambda text: None) -> str:
-    """Build the environment of a lock if it is not there; returns its key. Built in place: a venv holds its own path."""
+def stamp(folder: Path) -> str:
+    """A digest of the name, size and change time of every file, which nothing that writes one leaves as it was.
+
+    Python's caches are left out: Python and pytest write some of them later.
+    """
+    found: list[str] = []
+    waiting = [str(folder)]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if entry.name != "__pycache__":
+                        waiting.append(entry.path)
+                elif entry.name != "complete.json":
+                    at = entry.stat(follow_symlinks=False)
+                    found.append(f"{entry.path}\0{at.st_size}\0{at.st_ctime_ns}")
+    found.sort()
+    return hashlib.blake2b("\n".join(found).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def ensure(lock: Lock, say: Say = lambda text: None, log: Path | None = None) -> str:
+    """Build the environment of a lock if it is not there as it was built; returns its key."""
     key = lock.key()
     folder = paths.environment(key)
-    if is_complete(key):
+    if why_not(key) is None:
         return key
     with locked(folder.with_suffix(".lock"), lambda: say("waiting for another process that builds its environment")):
-        if not is_complete(key):
-            say(f"building environment {key} ({len(lock.packages)} packages)")
-            remove_tree(folder)
-            paths.make_dir(folder)
-            (folder / "lock.txt").write_text("\n".join([*lock.packages, ""]))
-            (folder / "build.txt").write_text("\n".join([*lock.build, ""]))
-            locks.uv("venv", "--quiet", "--python", lock.python, folder / "venv")
-            python = folder / "venv" / "bin" / "python"
-            install = ("pip", "install", "--quiet", "--no-deps", "--python", python)
-            locks.uv(*install, "-r", folder / "lock.txt")
-            if lock.build:
-                locks.uv(*install, "--target", folder / "build", "-r", folder / "build.txt")
-            # uv's own --compile-bytecode needs Python 3.7; files that do not compile (templates, Python 2) are meant not to
-            process.run(python, "-I", "-m", "compileall", "-qq", site_packages(folder / "venv"), check=False)
-            write_json(folder / "complete.json", {"folder": str(folder), "python": lock.python, "packages": lock.packages, "build": lock.build})
+        reason = why_not(key)
+        if reason:
+            with slots.slot(say):
+                again = "" if reason == "not there" else f", for {reason}"
+                say(f"building environment {key} (Python {lock.python}, {len(lock.packages)} packages){again}")
+                _build(lock, folder, log)
     return key
+
+
+def _build(lock: Lock, folder: Path, log: Path | None) -> None:
+    """Built in place, for a venv holds its own path; what says that it is whole comes last."""
+    found = interpreters.find(lock.python)
+    remove_tree(folder)
+    paths.make_dir(folder)
+    (folder / "lock.txt").write_text("\n".join([*lock.packages, ""]))
+    (folder / "build.txt").write_text("\n".join([*lock.build, ""]))
+    uv("venv", "--quiet", "--python", found, folder / "venv", log=log)
+    python = folder / "venv" / "bin" / "python"
+    # copies: by a hardlink, one edit would be in uv's cache and in every environment
+    install = ("pip", "install", "--quiet", "--no-deps", "--link-mode", "copy", "--python", python)
+    uv(*install, "-r", folder / "lock.txt", log=log)
+    if lock.build:
+        uv(*install, "--target", folder / "build", "-r", folder / "build.txt", log=log)
+    # uv's own --compile-bytecode needs Python 3.7; files that do not compile (templates, Python 2) are meant not to
+    process.run(python, "-I", "-m", "compileall", "-qq", site_packages(folder / "venv"), check=False)
+    process.run("chmod", "-R", "a-w", *(path for path in (folder / "venv", folder / "build") if path.is_dir()))
+    write_json(folder / "complete.json", {"folder": str(folder), "python": found, "interpreter": interpreters.stamp(found), "files": stamp(folder)})
 
 
 def build_path(env_key: str) -> Path | None:
@@ -48,43 +88,5 @@ def build_path(env_key: str) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def make_venv(venv: Path, env_key: str) -> Path:
-    """A venv of the task's own that stands on a shared environment: what is installed in it shadows the shared package.
-
-    It holds what `uv venv` makes, the shared entry points made anew, and one .pth line.
-    """
-    shared = paths.environment(env_key) / "venv"
-    remove_tree(venv)
-    paths.make_dir(venv / "bin")
-    shutil.copy2(shared / "pyvenv.cfg", venv / "pyvenv.cfg")
-    old, new = str(shared).encode(), str(venv).encode()
-    for entry in os.scandir(shared / "bin"):
-        if entry.is_symlink():
-            os.symlink(os.readlink(entry.path), venv / "bin" / entry.name)
-            continue
-        with open(entry.path, "rb") as file:
-            data = file.read(65536)
-            if b"\0" in data:
-                os.symlink(entry.path, venv / "bin" / entry.name)
-                continue
-            data += file.read()
-        target = venv / "bin" / entry.name
-        target.write_bytes(data.replace(old, new))
-        target.chmod(0o755)
-    packages = site_packages(shared)
-    own = paths.make_dir(venv / packages.relative_to(shared))
-    for name in ("_virtualenv.py", "_virtualenv.pth"):
-        if (packages / name).is_file():
-            shutil.copyfile(packages / name, own / name)
-    # addsitedir, unlike a plain line, also runs the .pth files of the shared packages
-    (own / "_shared_environment.pth").write_text(f"import site; site.addsitedir({str(packages)!r})\n")
-    return venv
-
-
 def site_packages(venv: Path) -> Path:
     return next((venv / "lib").glob("python*")) / "site-packages"
-
-
-def activated(venv: Path, base: dict[str, str]) -> dict[str, str]:
-    """An environment in which the venv's commands come first, as after `activate`."""
-    return base | {"VIRTUAL_ENV": str(venv), "PATH": f"{venv}/bin:{base.get('PATH', os.defpath)}"}

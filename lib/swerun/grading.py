@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
-from swerun import environments, layers, patches, paths, spec as specs, verdicts, workspace
+from swerun import installs, patches, paths, slots, spec as specs, venvs, verdicts, workspace
 from swerun.errors import Fatal
 from swerun.git import git
 from swerun.process import MARK, Ended, run_limited, task_env, telling
@@ -38,29 +38,30 @@ def grade(row: dict[str, Any], record: Record, remote: str, timeout: float, say:
         return verdict("empty_patch", patch, None, 0.0, None)
     start, spec = time.monotonic(), specs.of(row)
     place = workspace.grading_place(record)
-    space = workspace.make(row, place, remote, None, say)
+    space = workspace.make(row, place, folder, remote, None, say)
     file = place / "patch.diff"
     file.write_text(patch if patch.endswith("\n") else patch + "\n")
-    applied, log = patches.apply_as_official(space.checkout, file, lambda: workspace.make(row, place, remote, None, say))
+    applied, log = patches.apply_as_official(space.checkout, file, lambda: workspace.make(row, place, folder, remote, None, say))
     if not applied:
         write_file(folder / "setup.log", log.encode())
         return verdict("patch_failed", patch, None, time.monotonic() - start, None)
     log += rebuild(spec, space, specs.changed_files(patch), say)
     log += restore_tests(row, space)
     write_file(folder / "setup.log", log.encode("utf-8", "surrogateescape"))
-    say("running its tests")
     output = folder / "test_output.txt"
-    ended = run_tests(row, spec, space, place, output, timeout, say)
-    seconds = time.monotonic() - start
+    with slots.slot(say) as waited:  # the limit starts here
+        say("running its tests")
+        ended = run_tests(row, spec, space, place, output, timeout, say)
+    seconds = time.monotonic() - start - waited
     if ended.timed_out:
         return verdict("timeout", patch, None, seconds, ended)
     report = verdicts.report(row, spec, patch, output)
-    return verdict("ran" if "tests_status" in report else "no_tests_ran", patch, report, seconds, ended)
+    return verdict("ran" if "tests_status" in report else "no_tests_ran", patch, report, seconds, ended) | {"env_key": space.manifest["env_key"]}
 
 
 def rebuild(spec: Spec, space: Workspace, changed: list[str], say: Callable[[str], None]) -> str:
     """Install again where the patch touched what a build reads. That it fails is the patch's doing, as in the official script."""
-    if not layers.needs_install(spec, changed):
+    if not installs.needs_install(spec, changed):
         return ""
     later = time.time() + 2  # than everything the layer brought, on file systems with whole seconds too
     for name in changed:
@@ -69,7 +70,7 @@ def rebuild(spec: Spec, space: Workspace, changed: list[str], say: Callable[[str
     log = space.venv.with_name("install.log")
     log.write_bytes(b"")
     try:
-        layers.install(spec, space.checkout, space.venv, space.manifest["env_key"], log, say)
+        installs.install(spec, space.checkout, space.venv, space.manifest["env_key"], log, say)
     except Fatal as error:
         return log.read_text(errors="replace") + f"{error}\n"
     return log.read_text(errors="replace")
@@ -97,7 +98,7 @@ def run_tests(row: dict[str, Any], spec: Spec, space: Workspace, place: Path, ou
     """Run the official test command; the log is one that the official tools can grade again."""
     command = " ".join([spec.test_cmd, *map(shlex.quote, specs.test_directives(spec, row["test_patch"]))])
     script = SCRIPT.format(eval_commands="\n".join(spec.eval_commands), start=START, test_cmd=command, end=END, exit_code=EXIT_CODE)
-    env = environments.activated(space.venv, task_env(place / "home", spec.environment)) | {MARK: str(place)}
+    env = venvs.activated(space.venv, task_env(place / "home", spec.environment)) | {MARK: str(place)}
     with open(output, "wb") as file:
         ended = run_limited(["bash", "-c", script], cwd=space.checkout, env=env, timeout=timeout, stdin=subprocess.DEVNULL,
                             stdout=file, stderr=subprocess.STDOUT, tick=telling(say, "running its tests"))

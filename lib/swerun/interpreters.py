@@ -38,6 +38,15 @@ def find(version: str) -> str:
         raise Fatal(f"no Python {version} (get it with {how}): {str(error).rsplit(': ', 1)[-1]}") from None
 
 
+def stamp(path: str) -> str:
+    """What changes when an interpreter is upgraded or removed."""
+    try:
+        at = os.stat(path)
+    except OSError:
+        return "gone"
+    return f"{at.st_size}-{at.st_mtime_ns}"
+
+
 def _candidates(version: str) -> list[str]:
     folders = [folder for folder in os.get_exec_path() if "shims" not in folder]
     found = [path for folder in folders if (path := shutil.which(f"python{version}", path=folder))]

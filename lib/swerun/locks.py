@@ -1,30 +1,25 @@
-"""Locks: every package of an environment pinned, resolved in the order in which the official harness installs them."""
+"""Locks: every package of an environment pinned. One small file each: shipped in locks/, or kept with the run that resolved it."""
 
 import hashlib
-import os
-import re
-import shlex
-import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
 
-from swerun import interpreters, paths
-from swerun.errors import CommandFailed, Fatal
-from swerun.git import git
-from swerun.process import clean_env, run
+from swerun import paths
+from swerun.errors import Fatal
 from swerun.spec import Spec
-from swerun.state import remove_tree
+from swerun.state import write_file
 
-PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
-# yanked from the index, and what the official harness puts in its place (REPLACE_REQ_PACKAGES)
-REPLACED = {"types-pkg_resources": "types-setuptools"}
+HEAD = """\
+# {repo} {version}: every package of its environment. Written by 'bin/setup-venv --relock'; 'validated' is written by
+# 'make validate', when a reference fix has resolved in this very environment.
+"""
 
 
 class Lock(NamedTuple):
-    python: str           # path of the base interpreter
+    python: str           # minor version of the interpreter: 3.9
     packages: list[str]   # name==version: what tasks see
     build: list[str]      # name==version: what builds see besides, in place of pip's build isolation
 
@@ -32,118 +27,50 @@ class Lock(NamedTuple):
         return hashlib.sha256(orjson.dumps(list(self))).hexdigest()[:16]
 
 
-def uv(*words: str | Path, limit: str = "", env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
-    """Run uv with the toolkit's cache. Raises Fatal with the line in which it gives its reason."""
-    cache = {} if os.environ.get("UV_CACHE_DIR") else {"UV_CACHE_DIR": str(paths.cache("uv"))}
-    newer = ("--exclude-newer", limit) if limit else ()
+def shipped_file(repo: str, version: str) -> Path:
+    return paths.LOCKS / f"{paths.slug(repo)}-{version}.toml"
+
+
+def is_from_row(row: dict[str, Any]) -> bool:
+    """Whether a row describes its own environment: no lock of a (repository, version) speaks for it."""
+    return bool(row.get("install_config"))
+
+
+def shipped(row: dict[str, Any], spec: Spec) -> Lock | None:
+    """The lock that the toolkit has for a row's repository and version, if it was made from this spec."""
+    return None if is_from_row(row) else read(shipped_file(row["repo"], row["version"]), spec)
+
+
+def read(file: Path, spec: Spec) -> Lock | None:
+    """The lock in a file; None where there is none, or one of another spec. Raises Fatal where it is not a lock."""
+    facts = read_facts(file)
+    if not facts or facts["spec"] != spec.resolution_digest():
+        return None
+    return Lock(facts["python"], facts["packages"], facts["build"])
+
+
+def read_facts(file: Path) -> dict[str, Any] | None:
+    """All that a lock's file says: repo version spec python base_commit exclude_newer validated packages build."""
     try:
-        return run(paths.UV, *words, *newer, env=clean_env({"UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", **cache, **(env or {})}))
-    except CommandFailed as error:
-        telling = [line.strip(" ×╰─▶│├") for line in error.stderr.splitlines() if re.search(r"[×╰▶├]|error:|hint:|Caused by|Error", line)]
-        raise Fatal(f"'uv {' '.join(map(str, words[:2]))}' failed: {' '.join(telling)[:600] or error}") from None
+        facts = tomllib.loads(file.read_text())
+        facts["python"], facts["spec"], facts["packages"], facts["build"]
+        return facts
+    except FileNotFoundError:
+        return None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError) as error:
+        raise Fatal(f"'{file}' is not a lock: {error} (delete it, or renew it with 'bin/setup-venv --relock')") from None
 
 
-def resolve(spec: Spec, row: dict[str, Any], checkout: Path, scratch: Path) -> Lock:
-    """Resolve a spec against a checkout (pre_install done), in a scratch environment that is thrown away.
-
-    In steps, as the images were made: what conda brings, the packages, the pip packages, then the project's own
-    requirements; a later step may change what an earlier one chose, and one resolution of all would refuse that.
-    """
-    python = interpreters.find(spec.python)
-    remove_tree(scratch)
-    uv("venv", "--quiet", "--python", python, scratch)
-    target = ("pip", "install", "--quiet", "--python", scratch / "bin" / "python")
-    pins = scratch / "pins.txt"
-    pins.write_text("\n".join(spec.pins))
-    for wanted in (["pip", "setuptools", "wheel", *_packages(spec, row)], spec.pip_packages):
-        if wanted:
-            listed = scratch / "wanted.txt"
-            listed.write_text("\n".join(wanted))
-            uv(*target, "-r", listed, "-c", pins, limit=spec.exclude_newer)
-    build: list[str] = []
-    if spec.install and any((checkout / name).is_file() for name in PROJECT_FILES):
-        requires = _build_requires(checkout)
-        extras = f"[{','.join(spec.extras())}]" if spec.extras() else ""
-        isolation = () if requires else ("--no-build-isolation",)
-        # the project itself takes part, for some of what it needs asks for a version of it; but it is not installed
-        tried = uv(*target[:2], "--dry-run", *target[3:], *isolation, f"{checkout}{extras}", "-c", pins, limit=spec.exclude_newer, env=spec.environment)
-        added = re.findall(r"^ [+~] (\S+==\S+)$", tried.stderr, re.M)
-        if added:
-            uv(*target, "--no-deps", *added, limit=spec.exclude_newer)
-        if requires:
-            (scratch / "build.txt").write_text("\n".join(requires))
-            words = ("pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python", scratch / "bin" / "python")
-            compiled = uv(*words, scratch / "build.txt", limit=spec.exclude_newer)
-            build = _pins(compiled.stdout)
-    packages = _pins(uv("pip", "freeze", "--python", scratch / "bin" / "python").stdout)
-    remove_tree(scratch)
-    return Lock(python, packages, build)
+def write(file: Path, lock: Lock, row: dict[str, Any], spec: Spec, limit: str, validated: bool = False) -> None:
+    facts = {"repo": row["repo"], "version": row.get("version") or "", "spec": spec.resolution_digest(), "python": lock.python,
+             "base_commit": row["base_commit"], "exclude_newer": limit, "validated": validated}
+    lines = [f"{name} = {orjson.dumps(value).decode()}" for name, value in facts.items()]
+    for name, pins in (("packages", lock.packages), ("build", lock.build)):
+        lines += [f"{name} = [", *(f'    "{pin}",' for pin in pins), "]"] if pins else [f"{name} = []"]
+    write_file(file, (HEAD.format(**facts) + "\n".join(lines) + "\n").encode())
 
 
-def _pins(text: str) -> list[str]:
-    return sorted(line.strip() for line in text.splitlines() if re.match(r"[A-Za-z0-9]", line))
-
-
-def _build_requires(checkout: Path) -> list[str]:
-    """What the project's build system asks for; nothing where it predates pyproject.toml and builds with the environment's setuptools."""
-    file = checkout / "pyproject.toml"
-    try:
-        system = tomllib.loads(file.read_text()).get("build-system", {}) if file.is_file() else {}
-    except tomllib.TOMLDecodeError as error:
-        raise Fatal(f"'{file}' is not TOML: {error}") from None
-    requires = list(system.get("requires", ()))
-    # setuptools asked for wheel through a hook until 70.1, which a build without isolation does not call
-    return [*requires, "wheel"] if requires else []
-
-
-def _packages(spec: Spec, row: dict[str, Any]) -> list[str]:
-    """The spec's `packages`: words for conda, or the requirements or environment file of the set-up commit."""
-    commit = row.get("environment_setup_commit") or row["base_commit"]
-    if spec.packages == "requirements.txt":
-        return _requirements(row["repo"], commit, row["base_commit"], spec.requirements_paths)
-    if spec.packages == "environment.yml":
-        return _conda_file(spec, row["repo"], commit, row["base_commit"])
-    return shlex.split(spec.packages)
-
-
-def read_from_mirror(repo: str, commits: tuple[str, ...], names: list[str]) -> tuple[str, str]:
-    """(path, text) of the first of these files that a commit has; a commit that is gone from the repository is passed over."""
-    mirror = paths.mirror(repo)
-    for commit in commits:
-        for name in names:
-            shown = git(mirror, "show", f"{commit}:{name}", check=False)
-            if shown.returncode == 0:
-                return name, shown.stdout
-    raise Fatal(f"none of {', '.join(names) or 'no files'} is in '{repo}' at {commits[0][:12]}")
-
-
-def _requirements(repo: str, commit: str, base_commit: str, names: list[str]) -> list[str]:
-    """A requirements file with the files it includes, less the project itself, as get_requirements of the harness reads it."""
-    name, text = read_from_mirror(repo, (commit, base_commit), names)
-    lines: list[str] = []
-    for line in text.splitlines():
-        line = line.strip()
-        if line.startswith("-r"):
-            other = os.path.normpath(os.path.join(os.path.dirname(name), line[2:].strip()))
-            lines += _requirements(repo, commit, base_commit, [other])
-        elif line and not line.startswith(("-e .", "#", ".[test")):
-            lines.append(line)
-    return [re.sub(r"^([\w.-]+)([<>=!~].*)?$", lambda m: REPLACED.get(m[1], m[0]), line) for line in lines]
-
-
-def _conda_file(spec: Spec, repo: str, commit: str, base_commit: str) -> list[str]:
-    """The packages of a conda environment file under their names on PyPI; what has none there stands in the spec."""
-    import yaml
-
-    _, text = read_from_mirror(repo, (commit, base_commit), spec.environment_yml_paths)
-    wanted: list[str] = []
-    for item in yaml.safe_load(text).get("dependencies", ()):
-        if isinstance(item, dict):
-            wanted += [line for line in item.get("pip", ()) if not line.startswith("-")]
-            continue
-        name, rest = re.fullmatch(r"([\w.-]+)\s*(.*)", str(item).split("::")[-1].strip()).groups()
-        if name == "python" or name in spec.conda_absent:
-            continue
-        version = re.sub(r"^=(?!=)([\d.]+).*$", r"==\1.*", rest.replace(" ", ""))
-        wanted.append(spec.conda_to_pip.get(name, name) + version)
-    return wanted
+def mark_validated(file: Path, validated: bool) -> None:
+    """Set what a lock's file says of its validation; the rest of it stays as it is."""
+    text = file.read_text()
+    write_file(file, text.replace(f"validated = {str(not validated).lower()}\n", f"validated = {str(validated).lower()}\n").encode())

@@ -30,6 +30,7 @@ OPTIONS = (
     Option("ITERATIONS", "5", "attempts a task at most, for agents that are given feedback", True),
     Option("TIMEOUT", "600", "seconds an attempt may take", True),
     Option("TEST_TIMEOUT", "1800", "seconds a test run may take", True),
+    Option("TEST_JOBS", "", "test suites and builds at once on a host, however many tasks are in flight (default: its cores)"),
     Option("MCP", "1", "0: no MCP tools", True),
     Option("CONFIG", "", "where .claude, .mcp.json, .mcp-the-force and claude_hooks come from (default: the parent of the toolkit)"),
     Option("REMOTE", "https://github.com/{repo}", "where mirrors come from: URL or path with {repo} {owner} {name}, or a file that maps repositories to such"),
@@ -41,7 +42,7 @@ OPTIONS = (
 )
 BY_NAME = {option.name: option for option in OPTIONS}
 # every variable that is ours, those of later features included: agents, builds and tests see none
-LATER = ("FEEDBACK", "RESET", "BUDGET", "MAX_COST", "REPEAT", "HOSTS", "ENGINE", "TEST_JOBS", "MEM", "ISOLATION", "NET", "ALLOW")
+LATER = ("FEEDBACK", "RESET", "BUDGET", "MAX_COST", "REPEAT", "HOSTS", "ENGINE", "MEM", "ISOLATION", "NET", "ALLOW")
 NAMES = (*BY_NAME, *LATER)
 FIXED = tuple(option.name for option in OPTIONS if option.fixed)
 

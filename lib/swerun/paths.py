@@ -13,6 +13,7 @@ AGENTS = TOOLKIT / "lib" / "agents"
 PROMPTS = TOOLKIT / "lib" / "prompts"
 SAMPLE = TOOLKIT / "lib" / "sample"
 SPECS = Path(__file__).parent / "specs"
+LOCKS = Path(__file__).parent / "locks"
 UV = TOOLKIT / ".venv" / "bin" / "uv"
 
 NAME = re.compile(r"[A-Za-z0-9._+-]+")

@@ -13,6 +13,8 @@ from swerun.errors import Fatal
 
 NON_TEST = (".json", ".png", "csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")  # swebench.harness.constants.NON_TEST_EXTS
 
+RUN_ONLY = ("test_cmd", "log_parser", "eval_commands", "directives")
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -33,10 +35,16 @@ class Spec:
     conda_to_pip: dict[str, str] = field(default_factory=dict)
     conda_absent: list[str] = field(default_factory=list)
     exclude_newer: str = ""
+    pip: str = ""  # masked: tasks have no pip, for pip carries a copy of what the repository is about
     directives: str = "files"  # how test files are named to the test command: files, or modules (django's runner)
 
     def digest(self) -> str:
         return hashlib.sha256(orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
+
+    def resolution_digest(self) -> str:
+        """Of all that decides what is resolved, and of nothing that only decides how tests are run."""
+        facts = {key: value for key, value in asdict(self).items() if key not in RUN_ONLY}
+        return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
 
     def extras(self) -> list[str]:
         """The extras that the install command asks of the project: `pip install -e .[test]` is ["test"]."""

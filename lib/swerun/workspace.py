@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
-from swerun import checkouts, environments, histories, layers, paths, process, spec as specs
+from swerun import checkouts, histories, layers, paths, process, spec as specs, venvs
 from swerun.spec import Spec
 from swerun.state import remove_tree
 
@@ -40,19 +40,22 @@ def make_checkout(row: dict[str, Any], place: Path, remote: str, config: Path | 
     return checkout
 
 
-def make_venv(row: dict[str, Any], spec: Spec, place: Path, checkout: Path, say: Say) -> Workspace:
-    """A fresh venv at `place`/venv, and what the spec's installation leaves in the checkout."""
-    folder, manifest = layers.ensure(row, spec, say)
+def make_venv(row: dict[str, Any], spec: Spec, place: Path, task: Path, checkout: Path, say: Say) -> Workspace:
+    """A fresh venv at `place`/venv, and what the spec's installation leaves in the checkout.
+
+    `task` is the task's folder in the run, where a lock is kept that does not come with the toolkit.
+    """
+    folder, manifest = layers.ensure(row, spec, say, task / "lock.toml")
     paths.make_dir(place / "home")
-    venv = environments.make_venv(place / "venv", manifest["env_key"])
+    venv = venvs.make(place / "venv", manifest["env_key"])
     layers.put(folder, manifest, checkout, venv)
     (venv / "complete").touch()
     return Workspace(checkout, venv, folder, manifest)
 
 
-def make(row: dict[str, Any], place: Path, remote: str, config: Path | None, say: Say) -> Workspace:
+def make(row: dict[str, Any], place: Path, task: Path, remote: str, config: Path | None, say: Say) -> Workspace:
     spec = specs.of(row)
-    return make_venv(row, spec, place, make_checkout(row, place, remote, config, say), say)
+    return make_venv(row, spec, place, task, make_checkout(row, place, remote, config, say), say)
 
 
 def existing(record: dict[str, Any], row: dict[str, Any]) -> Workspace | None:
@@ -62,7 +65,7 @@ def existing(record: dict[str, Any], row: dict[str, Any]) -> Workspace | None:
     checkout, venv = Path(record["worktree"]), Path(record["venv"])
     if not checkouts.is_complete(checkout) or not (venv / "complete").is_file():
         return None
-    folder, manifest = layers.ensure(row, specs.of(row))
+    folder, manifest = layers.ensure(row, specs.of(row), kept=paths.task_dir(record["run"], record["instance_id"]) / "lock.toml")
     return Workspace(checkout, venv, folder, manifest)
 
 

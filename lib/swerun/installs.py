@@ -1,0 +1,52 @@
+"""Running a spec's own commands: `pre_install` and `install`, offline, with nothing but what the lock put there."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from swerun import environments, slots, venvs
+from swerun.environments import Say
+from swerun.errors import Fatal
+from swerun.process import MARK, Tick, run_limited, task_env, telling
+from swerun.spec import Spec
+
+INSTALL_TIMEOUT = 3600
+# pip must take nothing but what the lock put there: no index, no isolated build that would fetch its own
+OFFLINE = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+           "PIP_NO_INPUT": "1", "PIP_ROOT_USER_ACTION": "ignore", "PIP_NO_CACHE_DIR": "1"}
+
+
+def install(spec: Spec, checkout: Path, venv: Path, env_key: str, log: Path, say: Say) -> None:
+    """Run the spec's install command as it stands, offline. Raises Fatal with its last line and its log."""
+    env = venvs.activated(venv, task_env(venv.parent, spec.environment)) | OFFLINE
+    build = environments.build_path(env_key)
+    with slots.slot(say):
+        say("installing the project")
+        shell(spec.install, checkout, env | ({"PYTHONPATH": str(build)} if build else {}), log, telling(say, "installing the project"))
+
+
+def shell(command: str, folder: Path, env: dict[str, str], log: Path, tick: Tick | None = None) -> None:
+    with open(log, "ab") as file:
+        file.write(f"+ {command}\n".encode())
+        file.flush()
+        ended = run_limited(["bash", "-c", command], cwd=folder, env=env | {MARK: str(folder.parent)}, timeout=INSTALL_TIMEOUT, stdin=subprocess.DEVNULL,
+                            stdout=file, stderr=subprocess.STDOUT, tick=tick)
+    if ended.returncode:
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        why = "did not end in an hour" if ended.timed_out else next((line for line in reversed(lines) if "rror" in line), lines[-1])
+        raise Fatal(f"'{command[:80]}' failed: {why[:300]} (the log is {log})")
+
+
+def needs_install(spec: Spec, changed: list[str]) -> bool:
+    """Whether a patch to these files may change what was built. In doubt, yes: a patch that names none, for one."""
+    if not spec.install:
+        return False
+    return not changed or not spec.editable() or not all(_inert(name) for name in changed)
+
+
+def _inert(name: str) -> bool:
+    """A Python module that only runs when it is imported, or prose; what a build reads is neither."""
+    path = Path(name)
+    if path.suffix in (".rst", ".md"):
+        return True
+    return path.suffix == ".py" and not path.stem.startswith(("setup", "_setup", "versioneer", "_build")) and len(path.parts) > 1

@@ -1,0 +1,33 @@
+"""uv, which resolves and installs: with the toolkit's cache, told in a log, its reason in one line when it fails."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from swerun import paths
+from swerun.errors import CommandFailed, Fatal
+from swerun.process import clean_env, run
+
+TELLING = re.compile(r"[×╰▶├]|error:|hint:|Caused by|Error")
+
+
+def uv(*words: str | Path, limit: str = "", env: dict[str, str] | None = None, log: Path | None = None) -> subprocess.CompletedProcess:
+    """Run uv; `limit` is the date after which no upload counts. Raises Fatal with the lines in which it gives its reason."""
+    cache = {} if os.environ.get("UV_CACHE_DIR") else {"UV_CACHE_DIR": str(paths.cache("uv"))}
+    newer = ("--exclude-newer", limit) if limit else ()
+    try:
+        done = run(paths.UV, *words, *newer, env=clean_env({"UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", **cache, **(env or {})}))
+    except CommandFailed as error:
+        _tell(log, words, error.stderr)
+        telling = " ".join(line.strip(" ×╰─▶│├") for line in error.stderr.splitlines() if TELLING.search(line))
+        where = f" (the log is {log})" if log else ""
+        raise Fatal(f"'uv {' '.join(map(str, words[:2]))}' failed: {telling[:600] or error}{where}") from None
+    _tell(log, words, done.stderr)
+    return done
+
+
+def _tell(log: Path | None, words: tuple[str | Path, ...], text: str) -> None:
+    if log:
+        with open(log, "a") as file:
+            file.write(f"+ uv {' '.join(map(str, words))}\n{text}")
