@@ -37,7 +37,7 @@ def resolve(spec: Spec, row: dict[str, Any], checkout: Path, scratch: Path, log:
     target = ("pip", "install", "--quiet", "--python", scratch / "bin" / "python")
     pins = scratch / "pins.txt"
     pins.write_text("\n".join(spec.pins))
-    for wanted in (["pip", "setuptools", "wheel", *_packages(spec, row)], spec.pip_packages):
+    for wanted in (spec.seed, _packages(spec, row), spec.pip_packages):
         if wanted:
             listed = scratch / "wanted.txt"
             listed.write_text("\n".join(wanted))

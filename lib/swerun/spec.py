@@ -1,5 +1,6 @@
 """What a task's environment is made of and how its tests are run: from the row itself, else from the tables in specs/."""
 
+import functools
 import hashlib
 import re
 import tomllib
@@ -31,6 +32,7 @@ class Spec:
     requirements_paths: list[str] = field(default_factory=list)
     environment_yml_paths: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
+    seed: list[str] = field(default_factory=lambda: ["pip", "setuptools", "wheel"])  # what an environment begins with
     pins: list[str] = field(default_factory=list)
     conda_to_pip: dict[str, str] = field(default_factory=dict)
     conda_absent: list[str] = field(default_factory=list)
@@ -77,11 +79,16 @@ def from_install_config(config: dict[str, Any], instance_id: str) -> Spec:
     return Spec(**values)
 
 
+@functools.cache
+def _facts(name: str) -> dict[str, Any]:
+    return tomllib.loads((paths.SPECS / name).read_text())
+
+
 def from_tables(repo: str, version: str) -> Spec:
     file = paths.SPECS / f"{paths.slug(repo)}.toml"
     if not file.is_file():
         raise Fatal(f"no spec for repository '{repo}' (a row may carry its own as 'install_config'; {paths.SPECS} has the others)")
-    table = tomllib.loads(file.read_text())
+    table = _facts(file.name)
     facts = next((dict(one) for one in table.get("official", ()) if version in one["versions"]), {})
     ours = [one for one in table.get("ours", ()) if version in one["versions"] or "*" in one["versions"]]
     for one in ours:
@@ -89,6 +96,9 @@ def from_tables(repo: str, version: str) -> Spec:
     if "test_cmd" not in facts:
         known = ", ".join(v for one in table.get("official", ()) for v in one["versions"])
         raise Fatal(f"no spec for version '{version}' of '{repo}' ('{file.name}' has {known})")
+    seeds = _facts("_conda.toml")["seeds"]
+    if facts.get("python") in seeds:
+        facts = {"seed": seeds[facts["python"]]} | facts
     drop = [text for one in ours for text in one.get("drop", ())]
     for key in ("pre_install", "eval_commands"):
         facts[key] = [command for command in facts.get(key, ()) if not any(text in command for text in drop)]
