@@ -73,6 +73,8 @@ def from_install_config(config: dict[str, Any], instance_id: str) -> Spec:
     for key in ("install", "test_cmd"):
         if isinstance(values.get(key), list):
             values[key] = " && ".join(values[key])
+    if isinstance(values.get("python"), float | int):
+        values["python"] = str(values["python"])
     absent = [key for key in ("python", "test_cmd", "log_parser") if key not in values]
     if absent:
         raise Fatal(f"install_config of '{instance_id}' has no {', '.join(absent)}")

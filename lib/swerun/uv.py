@@ -9,7 +9,7 @@ from swerun import paths
 from swerun.errors import CommandFailed, Fatal
 from swerun.process import clean_env, run
 
-TELLING = re.compile(r"[×╰▶├]|error:|hint:|Caused by|Error")
+TELLING = re.compile(r"[×╰▶├]|error:|cause:|hint:|Caused by|Error")
 
 
 def uv(*words: str | Path, limit: str = "", env: dict[str, str] | None = None, log: Path | None = None) -> subprocess.CompletedProcess:
