@@ -11,14 +11,14 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 # Values reach the recipes through the environment and are expanded nowhere: $, # and quotes survive
 OPTIONS := ARTIFACTS DATASET SPLIT IDS WHERE START SAMPLE SEED AGENT MODEL EFFORT MAX_TURNS PROMPT RUN ITERATIONS TIMEOUT \
-  TEST_TIMEOUT TEST_JOBS MCP CONFIG REMOTE PREDICTIONS STAGE KEEP DRY V
+  TEST_TIMEOUT TEST_JOBS MCP CONFIG REMOTE PREDICTIONS STAGE EMPTY_PATCH REPEAT LEDGER KEEP DRY V
 $(foreach v,$(OPTIONS),$(if $(filter-out undefined default,$(origin $v)),$(eval override export $v := $$(value $v))))
 
 Q := $(if $(filter 1,$(V)),,@)
 JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),4)
 DEFAULT_JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j4)
 
-.PHONY: help ready precache run run-sample evaluate redo stop bench clean-temp clean test test-all tasks
+.PHONY: help ready precache run run-sample evaluate validate redo stop doctor bench clean-temp clean test test-all tasks
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -61,11 +61,17 @@ evaluate: ## grade somebody's predictions: make evaluate PREDICTIONS=preds.jsonl
 	$(Q)+[ -n "$$PREDICTIONS" ] || { echo "evaluate: no PREDICTIONS (make evaluate PREDICTIONS=preds.jsonl DATASET=lite)" >&2; exit 2; }; \
 	AGENT="replay:$$PREDICTIONS" exec $(MAKE) $(DEFAULT_JOBS) run
 
+validate: ready ## run reference fixes and empty patches, say which instances this machine can grade, keep that in the ledger: REPEAT=3
+	$(Q)+scripts/validate
+
 redo: ready ## forget results so that the next run makes them again: STAGE=tests or agent, IDS='a b' or IDS=all
 	$(Q)scripts/redo
 
 stop: ready ## let a run finish what it is at, and start no more: RUN=name
 	$(Q)scripts/stop
+
+doctor: ready ## list what the chosen dataset needs of this machine, what is missing, and the command that gets it
+	$(Q)scripts/doctor
 
 bench: ready ## measure the cost of the machinery on this machine
 	$(Q)scripts/bench

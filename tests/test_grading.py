@@ -77,7 +77,7 @@ def test_the_c_task_resolves_only_because_its_extension_was_rebuilt(warm: Place)
     assert made["resolved"]
     place = warm.artifacts / "worktrees/c-gold" / C / "grading"
     (rebuilt,) = (place / "testbed").glob("gridlab/_core*.so")
-    (old,) = (warm.artifacts / "cache/layers").glob(f"*{ROWS[C]['base_commit'][:12]}*/testbed/gridlab/{rebuilt.name}")
+    (old,) = (warm.artifacts / "cache/layers").glob(f"*{ROWS[C]['base_commit'][:12]}*/kept/testbed/gridlab/{rebuilt.name}")
     assert rebuilt.read_bytes() != old.read_bytes()
     shutil.copy(old, rebuilt)
     again = warm.run(place / "venv/bin/python", "-m", "pytest", "-q", "tests/test_fill.py", cwd=place / "testbed", code=1)

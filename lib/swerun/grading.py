@@ -30,22 +30,26 @@ exit $SWEBENCH_TEST_EXIT_CODE
 Record = dict[str, Any]
 
 
-def grade(row: dict[str, Any], record: Record, remote: str, timeout: float, say: Callable[[str], None]) -> Record:
-    """The keys that run-tests adds to a record. Raises Fatal where the machine, not the patch, is at fault."""
+def grade(row: dict[str, Any], record: Record, remote: str, timeout: float, say: Callable[[str], None], *, run_empty: bool = False) -> Record:
+    """The keys that run-tests adds to a record. Raises Fatal where the machine, not the patch, is at fault.
+
+    Officially an empty patch is not run; `run_empty` runs the tests of the unpatched tree.
+    """
     patch = record["model_patch"] or ""
     folder = paths.task_dir(record["run"], record["instance_id"])
-    if not patch.strip():
+    if not patch.strip() and not run_empty:
         return verdict("empty_patch", patch, None, 0.0, None)
     start, spec = time.monotonic(), specs.of(row)
     place = workspace.grading_place(record)
     space = workspace.make(row, place, folder, remote, None, say)
     file = place / "patch.diff"
     file.write_text(patch if patch.endswith("\n") else patch + "\n")
-    applied, log = patches.apply_as_official(space.checkout, file, lambda: workspace.make(row, place, folder, remote, None, say))
+    again = lambda: workspace.make(row, place, folder, remote, None, say)
+    applied, log = patches.apply_as_official(space.checkout, file, again) if patch.strip() else (True, "")
     if not applied:
         write_file(folder / "setup.log", log.encode())
         return verdict("patch_failed", patch, None, time.monotonic() - start, None)
-    log += rebuild(spec, space, specs.changed_files(patch), say)
+    log += rebuild(spec, space, specs.changed_files(patch), say) if patch.strip() else ""
     log += restore_tests(row, space)
     write_file(folder / "setup.log", log.encode("utf-8", "surrogateescape"))
     output = folder / "test_output.txt"
@@ -54,7 +58,7 @@ def grade(row: dict[str, Any], record: Record, remote: str, timeout: float, say:
         ended = run_tests(row, spec, space, place, output, timeout, say)
     seconds = time.monotonic() - start - waited
     if ended.timed_out:
-        return verdict("timeout", patch, None, seconds, ended)
+        return verdict("timeout", patch, None, seconds, ended) | {"env_key": space.manifest["env_key"]}
     report = verdicts.report(row, spec, patch, output)
     return verdict("ran" if "tests_status" in report else "no_tests_ran", patch, report, seconds, ended) | {"env_key": space.manifest["env_key"]}
 

@@ -36,14 +36,18 @@ OPTIONS = (
     Option("REMOTE", "https://github.com/{repo}", "where mirrors come from: URL or path with {repo} {owner} {name}, or a file that maps repositories to such"),
     Option("PREDICTIONS", "", "evaluate: the predictions to grade"),
     Option("STAGE", "", "redo: agent or tests"),
+    Option("EMPTY_PATCH", "0", "1: run the tests of an empty patch too, as 'make validate' does", True),
+    Option("REPEAT", "1", "validate: so many runs of each instance, to find what is flaky"),
+    Option("LEDGER", "", "the folder of the ledger, which validate writes and reports read (default lib/swerun/ledger)"),
     Option("KEEP", "0", "1: keep worktrees"),
     Option("DRY", "0", "1: only say what would be done"),
     Option("V", "0", "1: print the commands that are run"),
 )
 BY_NAME = {option.name: option for option in OPTIONS}
-# every variable that is ours, those of later features included: agents, builds and tests see none
+# what a run knows nothing of yet (REPEAT: only validate does)
 LATER = ("FEEDBACK", "RESET", "BUDGET", "MAX_COST", "REPEAT", "HOSTS", "ENGINE", "MEM", "ISOLATION", "NET", "ALLOW")
-NAMES = (*BY_NAME, *LATER)
+# every variable that is ours, those of later features included: agents, builds and tests see none
+NAMES = tuple(dict.fromkeys((*BY_NAME, *LATER)))
 FIXED = tuple(option.name for option in OPTIONS if option.fixed)
 
 

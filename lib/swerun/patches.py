@@ -54,7 +54,7 @@ class Trusted:
         if not manifest["edits"] and not manifest["deleted"]:
             return self.row["base_commit"]
         for name in manifest["edits"]:
-            kept = self.space.layer / "testbed" / name
+            kept = self.space.layer / "kept" / "testbed" / name
             blob = self.git("hash-object", "-w", "--no-filters", str(kept)).strip()
             lines.append(f"{'100755' if os.access(kept, os.X_OK) else '100644'} {blob}\t{name}")
         lines += [f"0 {'0' * 40}\t{name}" for name in manifest["deleted"]]

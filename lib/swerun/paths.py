@@ -14,6 +14,7 @@ PROMPTS = TOOLKIT / "lib" / "prompts"
 SAMPLE = TOOLKIT / "lib" / "sample"
 SPECS = Path(__file__).parent / "specs"
 LOCKS = Path(__file__).parent / "locks"
+LEDGER = Path(__file__).parent / "ledger"
 UV = TOOLKIT / ".venv" / "bin" / "uv"
 
 NAME = re.compile(r"[A-Za-z0-9._+-]+")

@@ -4,7 +4,7 @@ import csv
 import io
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any, Iterable, Mapping
 
 import orjson
 
@@ -12,9 +12,10 @@ from swerun import paths, runs
 from swerun.state import read_json, write_file
 
 Record = dict[str, Any]
-COLUMNS = ("instance_id", "repo", "version", "resolved", "status", "agent_status", "agent_seconds", "test_seconds", "cost_usd", "patch_bytes")
+COLUMNS = ("instance_id", "repo", "version", "resolved", "status", "agent_status", "agent_seconds", "test_seconds", "cost_usd", "patch_bytes", "reference_resolves")
 # statuses for which the official harness writes no report of the instance and counts an error
 ERRORS = ("patch_failed", "timeout", "out_of_memory")
+REFERENCE = {"resolved": "yes", "unresolved": "no", "flaky": "flaky"}
 TABLE = ("repository", "tasks", "resolved", "unresolved", "empty patch", "errors", "not done", "agent s", "tests s")
 
 
@@ -61,8 +62,11 @@ def official(records: Iterable[Record], total: int) -> Record:
     }
 
 
-def write(run: str, records: list[Record], total: int) -> Path:
-    """Write predictions.jsonl, report.json and results.csv of a run; returns their folder."""
+def write(run: str, records: list[Record], total: int, reference: Mapping[str, str]) -> Path:
+    """Write predictions.jsonl, report.json and results.csv of a run; returns their folder.
+
+    `reference` is what the ledger says of instances: resolved, unresolved or flaky with the reference fix.
+    """
     folder = paths.results(run)
     keys = ("instance_id", "model_name_or_path", "model_patch")
     submitted = [record for record in records if "model_patch" in record]
@@ -73,12 +77,12 @@ def write(run: str, records: list[Record], total: int) -> Path:
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
-    table.writerows(_csv_row(record) for record in records)
+    table.writerows(_csv_row(record, reference.get(record["instance_id"])) for record in records)
     write_file(folder / "results.csv", text.getvalue().encode())
     return folder
 
 
-def _csv_row(record: Record) -> Record:
+def _csv_row(record: Record, reference: str | None) -> Record:
     agent, tests = record.get("agent") or {}, record.get("tests") or {}
     return {
         "instance_id": record["instance_id"],
@@ -91,7 +95,14 @@ def _csv_row(record: Record) -> Record:
         "test_seconds": tests.get("seconds"),
         "cost_usd": agent.get("cost_usd"),
         "patch_bytes": len((record.get("model_patch") or "").encode()) if "model_patch" in record else None,
+        "reference_resolves": REFERENCE.get(reference or ""),
     }
+
+
+def beyond_reach(records: list[Record], reference: Mapping[str, str]) -> str:
+    """A sentence on the unresolved tasks that the reference fix does not resolve either, and no word where there are none."""
+    found = [record["instance_id"] for record in records if kind(record) == "unresolved" and reference.get(record["instance_id"]) == "unresolved"]
+    return f"{len(found)} of the unresolved cannot be resolved here with the reference fix either (ledger): {' '.join(found)}" if found else ""
 
 
 def table(records: list[Record]) -> list[list[str]]:

@@ -41,3 +41,9 @@ def report(row: dict[str, Any], spec: Spec, model_patch: str | None, log: Path) 
         FAIL_TO_PASS=row["FAIL_TO_PASS"], PASS_TO_PASS=row["PASS_TO_PASS"], log_parser=spec.log_parser, eval_type=row.get("eval_type") or "pass_and_fail")
     prediction = {"instance_id": row["instance_id"], "model_name_or_path": "", "model_patch": model_patch}
     return grading.get_eval_report(test_spec, prediction, str(log), True)[row["instance_id"]]
+
+
+def failing(row: dict[str, Any], spec: Spec, model_patch: str | None, log: Path) -> list[str]:
+    """The tests for which a log is not one of a resolved instance; none, too, where it is of no test run."""
+    found = report(row, spec, model_patch, log).get("tests_status", {})
+    return [name for kind in ("FAIL_TO_PASS", "PASS_TO_PASS") for name in found.get(kind, {}).get("failure", ())]
