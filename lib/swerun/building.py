@@ -60,21 +60,27 @@ def _resolve(row: dict[str, Any], spec: Spec, checkout: Path, making: Path, log:
         return resolving.resolve(spec, row, checkout, making / "scratch", log)
 
 
-def build(row: dict[str, Any], spec: Spec, folder: Path, say: Say, lock: Lock | None) -> dict[str, Any]:
-    start, unfit = time.monotonic(), None
-    making, log = _begin(folder), log_of(folder, fresh=True)
+def build(row: dict[str, Any], spec: Spec, folder: Path, say: Say, known: list[Lock]) -> dict[str, Any]:
+    """Make a layer with the first of the known locks that has all the project asks for at this commit, else with one of its own."""
+    start, log = time.monotonic(), log_of(folder, fresh=True)
+    making, unfit = _begin(folder), []
     remove_tree(folder)
     checkout, venv = _prepare(row, spec, making, log), making / "venv"
-    shipped = lock
-    lock = lock or _resolve(row, spec, checkout, making, log, say)
-    try:
-        before = _installed(spec, lock, checkout, venv, log, say)
-    except Fatal as error:
-        own = _resolve(row, spec, _prepare(row, spec, making, log), making, log, say) if shipped and LACKING.search(log.read_text(errors="replace")) else lock
-        if own == lock:
-            raise
-        say(f"the lock of {row['repo']} {row['version']} does not fit this commit ({error}); using one of its own")
-        unfit, lock = lock.key(), own
+    for lock in known:
+        read = log.stat().st_size
+        try:
+            before = _installed(spec, lock, checkout, venv, log, say)
+            break
+        except Fatal as error:
+            if not LACKING.search(log.read_text(errors="replace")[read:]):
+                raise
+            say(f"the lock of {row['repo']} {row['version']} does not fit this commit: {error}")
+            unfit.append(lock.key())
+            checkout = _prepare(row, spec, making, log)
+    else:
+        lock = _resolve(row, spec, checkout, making, log, say)
+        if lock.key() in unfit:
+            raise Fatal(f"{row['repo']} {row['version']} cannot be installed with what its lock has (the log is {log})")
         before = _installed(spec, lock, checkout, venv, log, say)
     manifest = {"env_key": lock.key(), "unfit": unfit, "lock": lock._asdict(), **_capture_checkout(checkout), "venv": sorted(set(_files(venv)) - before)}
     for name in [*manifest["edits"], *manifest["outputs"]]:

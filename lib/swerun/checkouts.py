@@ -9,11 +9,15 @@ from swerun.git import git
 from swerun.state import remove_tree
 
 LINKED = (".claude", ".mcp.json", ".mcp-the-force", "claude_hooks")
+# several writers, from 1,000 files on: three quarters of the time that one takes; below that, starting them costs more
 CONFIG_FILE = """[core]
 \trepositoryformatversion = 0
 \tfilemode = true
 \tbare = false
 \tlogallrefupdates = true
+[checkout]
+\tworkers = 4
+\tthresholdForParallelism = 1000
 [gc]
 \tauto = 0
 [maintenance]

@@ -110,11 +110,11 @@ def _locks(groups: list[Group]) -> Iterator[Need]:
     kinds: dict[str, list[Row]] = {"locks, validated": [], "locks, not validated": [], "locks to make": []}
     for rows, spec in groups:
         try:
-            facts = locks.shipped(rows[0], spec) and locks.read_facts(locks.shipped_file(rows[0]["repo"], rows[0]["version"]))
+            facts = [locks.read_facts(file) for file in locks.shipped(rows[0], spec).values()]
         except Fatal as error:
             yield Need(f"lock of {rows[0]['repo']} {rows[0]['version']}", rows, "", str(error))
             continue
-        kind = "locks to make" if not facts else "locks, validated" if facts.get("validated") else "locks, not validated"
+        kind = "locks to make" if not facts else "locks, validated" if any(one["validated"] for one in facts) else "locks, not validated"
         kinds[kind] += rows
     for kind, rows in kinds.items():
         if rows:

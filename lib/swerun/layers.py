@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from swerun import building, environments, locks, paths, resolving
+from swerun import building, environments, locks, paths, resolving, venvs
 from swerun.building import CHECKOUT, VENV
 from swerun.environments import Say
 from swerun.git import git
@@ -23,14 +23,16 @@ def usable(row: dict[str, Any], spec: Spec, kept: Path | None = None) -> tuple[P
     folder = paths.layer(key(row, spec))
     manifest = read_json(folder / "manifest.json")
     wanted = _wanted(row, spec, kept)
-    if manifest and (wanted is None or wanted.key() in (manifest["env_key"], manifest["unfit"])) and manifest["files"] == environments.stamp(folder / "kept"):
+    fitting = [lock.key() for lock in wanted if lock.key() not in (manifest or {"unfit": ()})["unfit"]]
+    if manifest and (not fitting or manifest["env_key"] in fitting) and manifest["files"] == environments.stamp(folder / "kept"):
         return folder, manifest
     return folder, None
 
 
-def _wanted(row: dict[str, Any], spec: Spec, kept: Path | None) -> Lock | None:
-    """The lock that was kept with the run, else the shipped one; None where one is still to be resolved."""
-    return (locks.read(kept, spec) if kept else None) or locks.shipped(row, spec)
+def _wanted(row: dict[str, Any], spec: Spec, kept: Path | None) -> list[Lock]:
+    """The lock that was kept with the run, else the shipped ones, the likeliest first; none where one is still to be resolved."""
+    mine = locks.read(kept, spec) if kept else None
+    return [mine] if mine else [lock for file in locks.shipped(row, spec).values() if (lock := locks.read(file, spec))]
 
 
 def ensure(row: dict[str, Any], spec: Spec, say: Say = lambda text: None, kept: Path | None = None) -> tuple[Path, dict[str, Any]]:
@@ -46,7 +48,7 @@ def ensure(row: dict[str, Any], spec: Spec, say: Say = lambda text: None, kept: 
                 manifest = building.build(row, spec, folder, say, _wanted(row, spec, kept))
             else:
                 environments.ensure(Lock(**manifest["lock"]), say, building.log_of(folder))
-    if kept and manifest["env_key"] != getattr(_wanted(row, spec, kept), "key", str)():
+    if kept and manifest["env_key"] not in [lock.key() for lock in _wanted(row, spec, kept)]:
         locks.write(kept, Lock(**manifest["lock"]), row, spec, resolving.upload_limit(spec, row))
     return folder, manifest
 
@@ -82,7 +84,7 @@ def put(folder: Path, manifest: dict[str, Any], checkout: Path, venv: Path) -> N
                 continue
             data = source.read_bytes()
             if b"@SWERUN_" in data and b"\0" not in data:
-                data = data.replace(CHECKOUT, str(checkout).encode()).replace(VENV, str(venv).encode())
+                data = venvs.startable(data.replace(CHECKOUT, str(checkout).encode()).replace(VENV, str(venv).encode()))
             target.write_bytes(data)
             shutil.copymode(source, target)
     if manifest["edits"] or manifest["deleted"]:

@@ -1,6 +1,7 @@
 """Locks: every package of an environment pinned. One small file each: shipped in locks/, or kept with the run that resolved it."""
 
 import hashlib
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ HEAD = """\
 # {repo} {version}: every package of its environment. Written by 'bin/setup-venv --relock'; 'validated' is written by
 # 'make validate', when a reference fix has resolved in this very environment.
 """
+PIN = re.compile(r"[A-Za-z0-9][\w.-]*(==[\w.!+-]+| @ \S+)")
 
 
 class Lock(NamedTuple):
@@ -36,9 +38,28 @@ def is_from_row(row: dict[str, Any]) -> bool:
     return bool(row.get("install_config"))
 
 
-def shipped(row: dict[str, Any], spec: Spec) -> Lock | None:
-    """The lock that the toolkit has for a row's repository and version, if it was made from this spec."""
-    return None if is_from_row(row) else read(shipped_file(row["repo"], row["version"]), spec)
+def shipped_files(repo: str, version: str) -> list[Path]:
+    """The files that the toolkit has: the version's own, then those for commits of it that ask for something else."""
+    more = paths.LOCKS.glob(f"{paths.slug(repo)}-{version}~*.toml")
+    return [file for file in (shipped_file(repo, version), *sorted(more)) if file.is_file()]
+
+
+def shipped(row: dict[str, Any], spec: Spec) -> dict[str, Path]:
+    """{key: file} of the toolkit's locks for a row's repository and version that were made from this spec."""
+    files = [] if is_from_row(row) else shipped_files(row["repo"], row["version"])
+    return {lock.key(): file for file in files if (lock := read(file, spec))}
+
+
+def file_to_renew(row: dict[str, Any], spec: Spec, env_key: str | None) -> Path:
+    """The shipped file that a new resolution for a row belongs in; `env_key` is what its commit is installed in now."""
+    files = shipped_files(row["repo"], row["version"])
+    current = {_key(facts): file for file in files if (facts := read_if_sound(file)) and facts["spec"] == spec.resolution_digest()}
+    stale = [file for file in files if file not in current.values()]
+    if env_key in current:
+        return current[env_key]
+    if not files or stale:
+        return stale[0] if stale else shipped_file(row["repo"], row["version"])
+    return paths.LOCKS / f"{paths.slug(row['repo'])}-{row['version']}~{len(files) + 1}.toml"
 
 
 def read(file: Path, spec: Spec) -> Lock | None:
@@ -49,15 +70,28 @@ def read(file: Path, spec: Spec) -> Lock | None:
     return Lock(facts["python"], facts["packages"], facts["build"])
 
 
+def read_if_sound(file: Path) -> dict[str, Any] | None:
+    try:
+        return read_facts(file)
+    except Fatal:
+        return None
+
+
+def _key(facts: dict[str, Any]) -> str:
+    return Lock(facts["python"], facts["packages"], facts["build"]).key()
+
+
 def read_facts(file: Path) -> dict[str, Any] | None:
     """All that a lock's file says: repo version spec python base_commit exclude_newer validated packages build."""
     try:
         facts = tomllib.loads(file.read_text())
-        facts["python"], facts["spec"], facts["packages"], facts["build"]
+        wrong = [pin for name in ("packages", "build") for pin in facts[name] if not PIN.fullmatch(pin)]
+        if wrong or not re.fullmatch(r"\d+\.\d+", facts["python"]) or not isinstance(facts["spec"], str):
+            raise ValueError(f"'{wrong[0]}' is no pin" if wrong else "its 'python' or 'spec' is not one")
         return facts
     except FileNotFoundError:
         return None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:  # bad TOML and bad UTF-8 are ValueErrors
         raise Fatal(f"'{file}' is not a lock: {error} (delete it, or renew it with 'bin/setup-venv --relock')") from None
 
 

@@ -7,7 +7,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from swerun import interpreters, paths
+import orjson
+
+from swerun import interpreters, paths, process
 from swerun.errors import Fatal
 from swerun.git import git
 from swerun.locks import Lock
@@ -15,6 +17,8 @@ from swerun.spec import Spec
 from swerun.state import remove_tree
 from swerun.uv import uv
 
+# run in a project's folder: the last line printed is what its setup.py or setup.cfg asks to have before it is run
+ASK = "import json; from setuptools.build_meta import __legacy__ as legacy; print('\\n' + json.dumps(legacy.get_requires_for_build_wheel()))"
 PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 # yanked from the index, and what the official harness puts in its place (REPLACE_REQ_PACKAGES)
 REPLACED = {"types-pkg_resources": "types-setuptools"}
@@ -46,24 +50,48 @@ def resolve(spec: Spec, row: dict[str, Any], checkout: Path, scratch: Path, log:
     if spec.install and any((checkout / name).is_file() for name in PROJECT_FILES):
         requires = _build_requires(checkout)
         extras = f"[{','.join(spec.extras())}]" if spec.extras() else ""
-        isolation = () if requires else ("--no-build-isolation",)
+        isolation, env = (), dict(spec.environment)
+        if not requires:
+            # what setuptools fetches joins what is installed; what pip installs for an isolated build does not see that
+            build = _compile(_setup_requires(spec, checkout, scratch), _installed(scratch), scratch, limit, log)
+            if build:
+                uv("pip", "install", "--quiet", "--no-deps", "--target", scratch / "build", "--python", scratch / "bin" / "python", *build, limit=limit, log=log)
+                env["PYTHONPATH"] = str(scratch / "build")
+            isolation = ("--no-build-isolation",)
         # the project itself takes part, for some of what it needs asks for a version of it; but it is not installed
-        tried = uv(*target[:2], "--dry-run", *target[3:], *isolation, f"{checkout}{extras}", "-c", pins, limit=limit, log=log, env=spec.environment)
+        tried = uv(*target[:2], "--dry-run", *target[3:], *isolation, f"{checkout}{extras}", "-c", pins, limit=limit, log=log, env=env)
         added = re.findall(r"^ [+~] (\S+==\S+)$", tried.stderr, re.M)
         if added:
             uv(*target, "--no-deps", *added, limit=limit, log=log)
+        # a copy from the index goes, as when pip installs the project: behind an editable install it would be the one that is imported
+        own = re.findall(r"^ [+~] (\S+?)(?: @|==\S+ \(from) file:", tried.stderr, re.M)
+        if own:
+            uv("pip", "uninstall", "--quiet", "--python", scratch / "bin" / "python", *own, log=log)
         if requires:
-            (scratch / "build.txt").write_text("\n".join(requires))
-            words = ("pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python", scratch / "bin" / "python")
-            compiled = uv(*words, scratch / "build.txt", limit=limit, log=log)
-            build = _pins(compiled.stdout)
-    packages = _pins(uv("pip", "freeze", "--python", scratch / "bin" / "python").stdout)
+            build = _compile(requires, [], scratch, limit, log)
+    packages = _installed(scratch)
     minor = next((scratch / "lib").glob("python*")).name.removeprefix("python")
     remove_tree(scratch)
     if spec.pip == "masked":  # builds have it still
         build = sorted({*build, *(pin for pin in packages if pin.startswith("pip=="))})
         packages = [pin for pin in packages if not pin.startswith("pip==")]
     return Lock(minor, packages, build)
+
+
+def _installed(scratch: Path) -> list[str]:
+    return _pins(uv("pip", "freeze", "--python", scratch / "bin" / "python").stdout)
+
+
+def _compile(requires: list[str], beside: list[str], scratch: Path, limit: str, log: Path) -> list[str]:
+    """Pins for all that these requirements need beside what is installed."""
+    if not requires:
+        return []
+    wanted, given = scratch / "build.txt", scratch / "beside.txt"
+    wanted.write_text("\n".join(requires))
+    given.write_text("\n".join(beside))
+    words = ("pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python", scratch / "bin" / "python")
+    compiled = uv(*words, wanted, "-c", given, limit=limit, log=log)
+    return [pin for pin in _pins(compiled.stdout) if pin not in beside]
 
 
 def _pins(text: str) -> list[str]:
@@ -80,6 +108,16 @@ def _build_requires(checkout: Path) -> list[str]:
     requires = list(system.get("requires", ()))
     # setuptools asked for wheel through a hook until 70.1, which a build without isolation does not call
     return [*requires, "wheel"] if requires else []
+
+
+def _setup_requires(spec: Spec, checkout: Path, scratch: Path) -> list[str]:
+    """The `setup_requires` of setup.py or setup.cfg, which setuptools would fetch from an index in the middle of a build; asked of setuptools itself.
+
+    Nothing where it cannot answer: its setup.py does not run, which the installation will say, or it is older than 40.8.
+    """
+    asked = process.run(scratch / "bin" / "python", "-c", ASK, cwd=checkout, env=process.clean_env(spec.environment), check=False)
+    wanted = orjson.loads(asked.stdout.splitlines()[-1]) if asked.returncode == 0 else []
+    return [name for name in wanted if name != "wheel"]  # its own, not the project's
 
 
 def _packages(spec: Spec, row: dict[str, Any]) -> list[str]:

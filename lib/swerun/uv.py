@@ -9,7 +9,7 @@ from swerun import paths
 from swerun.errors import CommandFailed, Fatal
 from swerun.process import clean_env, run
 
-TELLING = re.compile(r"[×╰▶├]|error:|cause:|hint:|Caused by|Error")
+TELLING = re.compile(r"[×╰▶├]|error:|Error")  # where the reason begins, after warnings
 
 
 def uv(*words: str | Path, limit: str = "", env: dict[str, str] | None = None, log: Path | None = None) -> subprocess.CompletedProcess:
@@ -17,10 +17,12 @@ def uv(*words: str | Path, limit: str = "", env: dict[str, str] | None = None, l
     cache = {} if os.environ.get("UV_CACHE_DIR") else {"UV_CACHE_DIR": str(paths.cache("uv"))}
     newer = ("--exclude-newer", limit) if limit else ()
     try:
-        done = run(paths.UV, *words, *newer, env=clean_env({"UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", **cache, **(env or {})}))
+        done = run(paths.UV, *words, *newer, env=clean_env({"TZ": "UTC", "UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", **cache, **(env or {})}))
     except CommandFailed as error:
         _tell(log, words, error.stderr)
-        telling = " ".join(line.strip(" ×╰─▶│├") for line in error.stderr.splitlines() if TELLING.search(line))
+        lines = [line.strip(" ×╰─▶│├^") for line in error.stderr.splitlines()]
+        first = next((number for number, line in enumerate(error.stderr.splitlines()) if TELLING.search(line)), 0)
+        telling = " ".join(filter(None, lines[first:]))
         where = f" (the log is {log})" if log else ""
         raise Fatal(f"'uv {' '.join(map(str, words[:2]))}' failed: {telling[:600] or error}{where}") from None
     _tell(log, words, done.stderr)

@@ -33,7 +33,7 @@ def make(venv: Path, env_key: str) -> Path:
                 continue
             data += file.read()
         target = venv / "bin" / entry.name
-        target.write_bytes(data.replace(old, new))
+        target.write_bytes(startable(data.replace(old, new)))
         target.chmod(0o755)
     packages = site_packages(shared)
     own = paths.make_dir(venv / packages.relative_to(shared))
@@ -43,8 +43,17 @@ def make(venv: Path, env_key: str) -> Path:
     if not (packages / "pip").is_dir():
         _mask_pip(venv, own)
     # addsitedir, unlike a plain line, also runs the .pth files of the shared packages
-    (own / "_shared_environment.pth").write_text(f"import site; site.addsitedir({str(packages)!r})\n")
+    # last of all by its name: what another .pth file adds, that of an editable install for one, shadows what is shared
+    (own / "zzzz_shared_environment.pth").write_text(f"import site; site.addsitedir({str(packages)!r})\n")
     return venv
+
+
+def startable(data: bytes) -> bytes:
+    """A script whose first line the kernel takes: it cuts one at 255 characters, an old one at 127. As pip and uv do it."""
+    line, _, rest = data.partition(b"\n")
+    if len(line) <= 127 or not line.startswith(b"#!/"):
+        return data
+    return b"#!/bin/sh\n'''exec' " + line[2:] + b' "$0" "$@"\n' + b"' '''\n" + rest
 
 
 def _mask_pip(venv: Path, own: Path) -> None:
