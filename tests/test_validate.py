@@ -256,7 +256,7 @@ folder, commit, python = Path(sys.argv[1]), *sys.argv[2:]
 packages, build = ((folder / name).read_text().split() for name in ("lock.txt", "build.txt"))
 for version, validated in (("good", False), ("bad", True)):
     row = {"repo": "swerun-sample/textkit", "version": version, "base_commit": commit}
-    locks.write(locks.shipped_file(row["repo"], version), locks.Lock(python, packages, build), row, spec.from_tables(row["repo"], version), "", validated)
+    locks.write(locks.shipped_file(row["repo"], version), locks.Lock(python, packages, build, ""), row, spec.from_tables(row["repo"], version), validated)
     packages.reverse()
 """
 

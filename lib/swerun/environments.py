@@ -73,9 +73,9 @@ def _build(lock: Lock, folder: Path, log: Path | None) -> None:
     python = folder / "venv" / "bin" / "python"
     # copies: by a hardlink, one edit would be in uv's cache and in every environment
     install = ("pip", "install", "--quiet", "--no-deps", "--link-mode", "copy", "--python", python)
-    uv(*install, "-r", folder / "lock.txt", log=log)
+    uv(*install, "-r", folder / "lock.txt", limit=lock.exclude_newer, log=log)
     if lock.build:
-        uv(*install, "--target", folder / "build", "-r", folder / "build.txt", log=log)
+        uv(*install, "--target", folder / "build", "-r", folder / "build.txt", limit=lock.exclude_newer, log=log)
     # uv's own --compile-bytecode needs Python 3.7; files that do not compile (templates, Python 2) are meant not to
     process.run(python, "-I", "-m", "compileall", "-qq", site_packages(folder / "venv"), check=False)
     process.run("chmod", "-R", "a-w", *(path for path in (folder / "venv", folder / "build") if path.is_dir()))

@@ -1,6 +1,7 @@
 """Running a spec's own commands: `pre_install` and `install`, offline, with nothing but what the lock put there."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,8 @@ INSTALL_TIMEOUT = 3600
 # pip must take nothing but what the lock put there: no index, no isolated build that would fetch its own
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1",
            "PIP_NO_INPUT": "1", "PIP_ROOT_USER_ACTION": "ignore", "PIP_NO_CACHE_DIR": "1"}
+# a line that says why; pip's own words about the command that failed come after it
+REASON = re.compile(r"[\w.]*Error\b|(ERROR|error|fatal error|fatal): (?!subprocess-exited|metadata-gen|legacy-install|Failed building|Could not build)|.*: (fatal )?error: ")
 
 
 def install(spec: Spec, checkout: Path, venv: Path, env_key: str, log: Path, say: Say) -> None:
@@ -27,13 +30,14 @@ def install(spec: Spec, checkout: Path, venv: Path, env_key: str, log: Path, say
 
 def shell(command: str, folder: Path, env: dict[str, str], log: Path, tick: Tick | None = None) -> None:
     with open(log, "ab") as file:
+        start = file.tell()
         file.write(f"+ {command}\n".encode())
         file.flush()
         ended = run_limited(["bash", "-c", command], cwd=folder, env=env | {MARK: str(folder.parent)}, timeout=INSTALL_TIMEOUT, stdin=subprocess.DEVNULL,
                             stdout=file, stderr=subprocess.STDOUT, tick=tick)
     if ended.returncode:
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        why = "did not end in an hour" if ended.timed_out else next((line for line in reversed(lines) if "rror" in line), lines[-1])
+        lines = [line.strip() for line in log.read_bytes()[start:].decode(errors="replace").splitlines() if line.strip()]
+        why = "did not end in an hour" if ended.timed_out else next(filter(REASON.match, reversed(lines)), lines[-1])
         raise Fatal(f"'{command[:80]}' failed: {why[:300]} (the log is {log})")
 
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from swerun import building, environments, locks, paths, resolving, venvs
+from swerun import building, environments, locks, paths, venvs
 from swerun.building import CHECKOUT, VENV
 from swerun.environments import Say
 from swerun.git import git
@@ -23,8 +23,10 @@ def usable(row: dict[str, Any], spec: Spec, kept: Path | None = None) -> tuple[P
     folder = paths.layer(key(row, spec))
     manifest = read_json(folder / "manifest.json")
     wanted = _wanted(row, spec, kept)
-    fitting = [lock.key() for lock in wanted if lock.key() not in (manifest or {"unfit": ()})["unfit"]]
-    if manifest and (not fitting or manifest["env_key"] in fitting) and manifest["files"] == environments.stamp(folder / "kept"):
+    if not manifest or "exclude_newer" not in manifest["lock"]:  # of an earlier version of the toolkit
+        return folder, None
+    fitting = [lock.key() for lock in wanted if lock.key() not in (manifest["unfit"] or ())]
+    if (not fitting or manifest["env_key"] in fitting) and manifest["files"] == environments.stamp(folder / "kept"):
         return folder, manifest
     return folder, None
 
@@ -49,7 +51,7 @@ def ensure(row: dict[str, Any], spec: Spec, say: Say = lambda text: None, kept: 
             else:
                 environments.ensure(Lock(**manifest["lock"]), say, building.log_of(folder))
     if kept and manifest["env_key"] not in [lock.key() for lock in _wanted(row, spec, kept)]:
-        locks.write(kept, Lock(**manifest["lock"]), row, spec, resolving.upload_limit(spec, row))
+        locks.write(kept, Lock(**manifest["lock"]), row, spec)
     return folder, manifest
 
 
@@ -58,7 +60,7 @@ def relock(row: dict[str, Any], spec: Spec, file: Path, say: Say) -> Lock:
     folder = paths.layer(key(row, spec))
     with locked(folder.with_name(folder.name + ".lock"), lambda: say("waiting for another process that builds it")):
         lock = building.resolve_only(row, spec, folder, say)
-    locks.write(file, lock, row, spec, resolving.upload_limit(spec, row))
+    locks.write(file, lock, row, spec)
     return lock
 
 

@@ -10,7 +10,6 @@ import orjson
 
 from swerun import locks, paths, spec as specs, verdicts
 from swerun.errors import Fatal
-from swerun.locks import Lock
 from swerun.state import locked, read_json, write_file
 
 NAMED = 20  # names of tests in an entry: enough to know what it is about, and its line stays one that can be read
@@ -112,8 +111,7 @@ def keep(at: Path, repo: str, entries: Iterable[Entry]) -> dict[str, Entry]:
 def mark_lock(repo: str, version: str, known: dict[str, Entry]) -> None:
     """Write into a shipped lock whether a reference fix has resolved in its environment, as the entries of its repository say."""
     for file in locks.shipped_files(repo, version):
-        facts = locks.read_facts(file)
-        key = Lock(facts["python"], facts["packages"], facts["build"]).key()
+        facts, key = locks.read_facts(file), locks.key_of(file)
         said = {one["gold"] for one in known.values() if one["lock"] == key}
         for validated, proof in ((True, "resolved" in said), (False, said == {"unresolved"})):
             if proof and facts.get("validated") is not validated:

@@ -24,9 +24,11 @@ class Lock(NamedTuple):
     python: str           # minor version of the interpreter: 3.9
     packages: list[str]   # name==version: what tasks see
     build: list[str]      # name==version: what builds see besides, in place of pip's build isolation
+    exclude_newer: str    # no later upload counts where a package that has no wheel is built, with tools of its own choice
 
     def key(self) -> str:
-        return hashlib.sha256(orjson.dumps(list(self))).hexdigest()[:16]
+        """Names an environment by what is in it."""
+        return hashlib.sha256(orjson.dumps([self.python, self.packages, self.build])).hexdigest()[:16]
 
 
 def shipped_file(repo: str, version: str) -> Path:
@@ -53,7 +55,7 @@ def shipped(row: dict[str, Any], spec: Spec) -> dict[str, Path]:
 def file_to_renew(row: dict[str, Any], spec: Spec, env_key: str | None) -> Path:
     """The shipped file that a new resolution for a row belongs in; `env_key` is what its commit is installed in now."""
     files = shipped_files(row["repo"], row["version"])
-    current = {_key(facts): file for file in files if (facts := read_if_sound(file)) and facts["spec"] == spec.resolution_digest()}
+    current = {_lock(facts).key(): file for file in files if (facts := read_if_sound(file)) and facts["spec"] == spec.resolution_digest()}
     stale = [file for file in files if file not in current.values()]
     if env_key in current:
         return current[env_key]
@@ -67,7 +69,7 @@ def read(file: Path, spec: Spec) -> Lock | None:
     facts = read_facts(file)
     if not facts or facts["spec"] != spec.resolution_digest():
         return None
-    return Lock(facts["python"], facts["packages"], facts["build"])
+    return _lock(facts)
 
 
 def read_if_sound(file: Path) -> dict[str, Any] | None:
@@ -77,8 +79,12 @@ def read_if_sound(file: Path) -> dict[str, Any] | None:
         return None
 
 
-def _key(facts: dict[str, Any]) -> str:
-    return Lock(facts["python"], facts["packages"], facts["build"]).key()
+def _lock(facts: dict[str, Any]) -> Lock:
+    return Lock(facts["python"], facts["packages"], facts["build"], facts["exclude_newer"])
+
+
+def key_of(file: Path) -> str:
+    return _lock(read_facts(file) or {}).key()
 
 
 def read_facts(file: Path) -> dict[str, Any] | None:
@@ -86,8 +92,8 @@ def read_facts(file: Path) -> dict[str, Any] | None:
     try:
         facts = tomllib.loads(file.read_text())
         wrong = [pin for name in ("packages", "build") for pin in facts[name] if not PIN.fullmatch(pin)]
-        if wrong or not re.fullmatch(r"\d+\.\d+", facts["python"]) or not isinstance(facts["spec"], str):
-            raise ValueError(f"'{wrong[0]}' is no pin" if wrong else "its 'python' or 'spec' is not one")
+        if wrong or not re.fullmatch(r"\d+\.\d+", facts["python"]) or not isinstance(facts["spec"] + facts["exclude_newer"], str):
+            raise ValueError(f"'{wrong[0]}' is no pin" if wrong else "its 'python' is no minor version")
         return facts
     except FileNotFoundError:
         return None
@@ -95,9 +101,9 @@ def read_facts(file: Path) -> dict[str, Any] | None:
         raise Fatal(f"'{file}' is not a lock: {error} (delete it, or renew it with 'bin/setup-venv --relock')") from None
 
 
-def write(file: Path, lock: Lock, row: dict[str, Any], spec: Spec, limit: str, validated: bool = False) -> None:
+def write(file: Path, lock: Lock, row: dict[str, Any], spec: Spec, validated: bool = False) -> None:
     facts = {"repo": row["repo"], "version": row.get("version") or "", "spec": spec.resolution_digest(), "python": lock.python,
-             "base_commit": row["base_commit"], "exclude_newer": limit, "validated": validated}
+             "base_commit": row["base_commit"], "exclude_newer": lock.exclude_newer, "validated": validated}
     lines = [f"{name} = {orjson.dumps(value).decode()}" for name, value in facts.items()]
     for name, pins in (("packages", lock.packages), ("build", lock.build)):
         lines += [f"{name} = [", *(f'    "{pin}",' for pin in pins), "]"] if pins else [f"{name} = []"]

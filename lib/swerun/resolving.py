@@ -75,7 +75,7 @@ def resolve(spec: Spec, row: dict[str, Any], checkout: Path, scratch: Path, log:
     if spec.pip == "masked":  # builds have it still
         build = sorted({*build, *(pin for pin in packages if pin.startswith("pip=="))})
         packages = [pin for pin in packages if not pin.startswith("pip==")]
-    return Lock(minor, packages, build)
+    return Lock(minor, packages, build, limit)
 
 
 def _installed(scratch: Path) -> list[str]:
