@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -33,22 +34,37 @@ Record = dict[str, Any]
 def grade(row: dict[str, Any], record: Record, remote: str, timeout: float, say: Callable[[str], None], *, run_empty: bool = False) -> Record:
     """The keys that run-tests adds to a record. Raises Fatal where the machine, not the patch, is at fault.
 
-    Officially an empty patch is not run; `run_empty` runs the tests of the unpatched tree.
+    Officially an empty patch is not run; `run_empty` runs the tests of the unpatched tree. Where the spec says that tests
+    are decided by dice, an unresolved run is repeated; `tests.runs` and `tests.flaky` (the tests that differed) say so.
     """
     patch = record["model_patch"] or ""
     folder = paths.task_dir(record["run"], record["instance_id"])
     if not patch.strip() and not run_empty:
         return verdict("empty_patch", patch, None, 0.0, None)
-    start, spec = time.monotonic(), specs.of(row)
-    place = workspace.grading_place(record)
-    space = workspace.make(row, place, folder, remote, None, say)
+    spec, failing = specs.of(row), []
+    for number in range(1 + spec.reruns):
+        made, report = grade_once(row, spec, patch, workspace.grading_place(record), folder, remote, timeout, say)
+        failing.append({name for kind in (report or {}).get("tests_status", {}).values() for name in kind["failure"]})
+        if made["resolved"] or made["tests"]["status"] != "ran" or not re.search(spec.rerun_if, (folder / "test_output.txt").read_text(errors="replace")):
+            break
+        if number < spec.reruns:
+            say("not resolved, and its tests are known to be decided by dice: once more")
+    if spec.reruns:
+        made["tests"] |= {"runs": len(failing), "flaky": sorted(set.union(*failing) - set.intersection(*failing))}
+    return made
+
+
+def grade_once(row: dict[str, Any], spec: Spec, patch: str, place: Path, folder: Path, remote: str, timeout: float, say: Callable[[str], None]) -> tuple[Record, Record | None]:
+    """(what one run gave, the official report of it)."""
+    start = time.monotonic()
+    again = lambda: workspace.make(row, place, folder, remote, None, say)
+    space = again()
     file = place / "patch.diff"
     file.write_text(patch if patch.endswith("\n") else patch + "\n")
-    again = lambda: workspace.make(row, place, folder, remote, None, say)
     applied, log = patches.apply_as_official(space.checkout, file, again) if patch.strip() else (True, "")
     if not applied:
         write_file(folder / "setup.log", log.encode())
-        return verdict("patch_failed", patch, None, time.monotonic() - start, None)
+        return verdict("patch_failed", patch, None, time.monotonic() - start, None), None
     log += rebuild(spec, space, specs.changed_files(patch), say) if patch.strip() else ""
     log += restore_tests(row, space)
     write_file(folder / "setup.log", log.encode("utf-8", "surrogateescape"))
@@ -57,10 +73,9 @@ def grade(row: dict[str, Any], record: Record, remote: str, timeout: float, say:
         say("running its tests")
         ended = run_tests(row, spec, space, place, output, timeout, say)
     seconds = time.monotonic() - start - waited
-    if ended.timed_out:
-        return verdict("timeout", patch, None, seconds, ended) | {"env_key": space.manifest["env_key"]}
-    report = verdicts.report(row, spec, patch, output)
-    return verdict("ran" if "tests_status" in report else "no_tests_ran", patch, report, seconds, ended) | {"env_key": space.manifest["env_key"]}
+    report = None if ended.timed_out else verdicts.report(row, spec, patch, output)
+    status = "timeout" if ended.timed_out else "ran" if "tests_status" in report else "no_tests_ran"
+    return verdict(status, patch, report, seconds, ended) | {"env_key": space.manifest["env_key"]}, report
 
 
 def rebuild(spec: Spec, space: Workspace, changed: list[str], say: Callable[[str], None]) -> str:

@@ -23,6 +23,7 @@ class Outcome(NamedTuple):
     resolved: bool
     status: str           # as in tests.json
     failing: list[str]
+    dice: list[str]       # tests that differed between the runs that its spec asks for
     env_key: str | None
     day: str              # YYYY-MM-DD, UTC
     log: Path
@@ -47,7 +48,7 @@ def outcome(row: Row, run: str) -> Outcome | None:
     status, log = made["tests"]["status"], task / "test_output.txt"
     failing = verdicts.failing(row, specs.of(row), made["model_patch"], log) if status == "ran" and not made["resolved"] else []
     day = time.strftime("%Y-%m-%d", time.gmtime((task / "tests.json").stat().st_mtime))
-    return Outcome(made["resolved"], status, failing, made.get("env_key"), day, log if log.is_file() else task / "setup.log")
+    return Outcome(made["resolved"], status, failing, made["tests"]["flaky"] or [], made.get("env_key"), day, log if log.is_file() else task / "setup.log")
 
 
 def entry(row: Row, gold: list[Outcome], null: list[Outcome], kept: Path) -> Entry:
@@ -71,8 +72,9 @@ def entry(row: Row, gold: list[Outcome], null: list[Outcome], kept: Path) -> Ent
         "python": python,
         "platform": this_platform(),
     }
+    dice = sorted({name for one in gold for name in one.dice})
     odd = sorted({one.status for one in gold} - {"ran"})
-    return made | ({"more_failing": len(failing) - NAMED} if failing[NAMED:] else {}) | ({"status": " ".join(odd)} if odd else {})
+    return made | ({"more_failing": len(failing) - NAMED} if failing[NAMED:] else {}) | ({"status": " ".join(odd)} if odd else {}) | ({"dice": dice} if dice else {})
 
 
 def read(at: Path, repo: str) -> dict[str, Entry]:

@@ -55,7 +55,7 @@ def shipped(row: dict[str, Any], spec: Spec) -> dict[str, Path]:
 def file_to_renew(row: dict[str, Any], spec: Spec, env_key: str | None) -> Path:
     """The shipped file that a new resolution for a row belongs in; `env_key` is what its commit is installed in now."""
     files = shipped_files(row["repo"], row["version"])
-    current = {_lock(facts).key(): file for file in files if (facts := read_if_sound(file)) and facts["spec"] == spec.resolution_digest()}
+    current = {_lock(facts).key(): file for file in files if (facts := read_if_sound(file)) and facts["spec"] == spec.digest()}
     stale = [file for file in files if file not in current.values()]
     if env_key in current:
         return current[env_key]
@@ -67,7 +67,7 @@ def file_to_renew(row: dict[str, Any], spec: Spec, env_key: str | None) -> Path:
 def read(file: Path, spec: Spec) -> Lock | None:
     """The lock in a file; None where there is none, or one of another spec. Raises Fatal where it is not a lock."""
     facts = read_facts(file)
-    if not facts or facts["spec"] != spec.resolution_digest():
+    if not facts or facts["spec"] != spec.digest():
         return None
     return _lock(facts)
 
@@ -102,7 +102,7 @@ def read_facts(file: Path) -> dict[str, Any] | None:
 
 
 def write(file: Path, lock: Lock, row: dict[str, Any], spec: Spec, validated: bool = False) -> None:
-    facts = {"repo": row["repo"], "version": row.get("version") or "", "spec": spec.resolution_digest(), "python": lock.python,
+    facts = {"repo": row["repo"], "version": row.get("version") or "", "spec": spec.digest(), "python": lock.python,
              "base_commit": row["base_commit"], "exclude_newer": lock.exclude_newer, "validated": validated}
     lines = [f"{name} = {orjson.dumps(value).decode()}" for name, value in facts.items()]
     for name, pins in (("packages", lock.packages), ("build", lock.build)):

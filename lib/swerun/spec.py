@@ -14,7 +14,7 @@ from swerun.errors import Fatal
 
 NON_TEST = (".json", ".png", "csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")  # swebench.harness.constants.NON_TEST_EXTS
 
-RUN_ONLY = ("test_cmd", "log_parser", "eval_commands", "directives")
+RUN_ONLY = ("test_cmd", "log_parser", "eval_commands", "directives", "reruns", "rerun_if")
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,12 @@ class Spec:
     conda_absent: list[str] = field(default_factory=list)
     exclude_newer: str = ""
     pip: str = ""  # masked: tasks have no pip, for pip carries a copy of what the repository is about
+    reruns: int = 0     # how often an unresolved run is repeated, where tests of this version are decided by dice
+    rerun_if: str = ""  # and only if the log of the run matches this
     directives: str = "files"  # how test files are named to the test command: files, or modules (django's runner)
 
     def digest(self) -> str:
-        return hashlib.sha256(orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
-
-    def resolution_digest(self) -> str:
-        """Of all that decides what is resolved, and of nothing that only decides how tests are run."""
+        """Of all that decides what is resolved and installed, and of nothing that only decides how tests are run."""
         facts = {key: value for key, value in asdict(self).items() if key not in RUN_ONLY}
         return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
 
