@@ -4,14 +4,15 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import orjson
 
 from swerun import datasets, options, paths, process, runs, spec as specs, venvs
+from swerun.errors import CommandFailed, Fatal
 from swerun.measures import Spent, spent
 from swerun.spec import Spec
-from swerun.state import remove_tree
+from swerun.state import remove_tree, write_file
 
 PREFIX = "make-bench."
 TESTS_LIMIT = 3600.0  # seconds
@@ -35,6 +36,7 @@ class Bench:
     def __init__(self, root: Path, chosen: dict[str, str]):
         self.root, self.chosen = root, chosen
         self.files: dict[str, int] = {}  # of each task's checkout
+        self.failed: dict[str, str] = {}  # tasks that a stage fails on, and why
         self.fixed: dict[str, bytes] = {}  # records with the reference fix in them
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS")) and k not in options.NAMES}
         self.env = clean | {"ARTIFACTS": str(paths.artifacts())} | {name: chosen[name] for name in ("DATASET", "SPLIT", "REMOTE", "TEST_JOBS")}
@@ -43,13 +45,23 @@ class Bench:
         for name in ("runs", "worktrees", "results"):
             for path in (paths.artifacts() / name).glob(f"{PREFIX}*"):
                 remove_tree(path)
-        for name in ("naive", "at-once"):
+        for name in ("naive", "at-once", "reference"):
             remove_tree(self.root / name)
 
     def run(self, *words: str | Path, input: bytes | None = None, **env: str) -> Spent:
         if "RUN" in env:
             env["RUN"] = PREFIX + env["RUN"]
-        return spent(*words, env=self.env | env, cwd=paths.TOOLKIT, input=input)
+        try:
+            return spent(*words, env=self.env | env, cwd=paths.TOOLKIT, input=input)
+        except CommandFailed as error:
+            log = self.root / "failed.log"
+            write_file(log, (error.stdout + error.stderr).encode("utf-8", "surrogateescape"))
+            raise Fatal(f"{error} (the log is {log})") from None
+
+    def fail(self, task: str, error: Fatal, say: Callable[..., None]) -> None:
+        """One bad task does not stop the others."""
+        self.failed[task] = str(error)
+        say(task, f"failed, and is left out: {error}")
 
     def stage(self, name: str, *words: str, input: bytes | None = None, **env: str) -> dict[str, Any]:
         """What a stage makes of one record."""
@@ -65,14 +77,23 @@ class Bench:
             ready |= {orjson.loads(line)["instance_id"] for line in done.stdout.splitlines()}
         return ready & set(ids)
 
-    def set_up(self, task: str, **env: str) -> SetUp:
-        """A task's place through the two stages, and copies of what they made; nothing of it stays."""
+    def set_up(self, task: str, *, copy_first: bool, **env: str) -> SetUp:
+        """A task's place through the two stages, and copies of what they made; nothing of it stays but the files to copy.
+
+        Which comes first matters, for the disk is still busy with that when the other begins: callers alternate.
+        """
+        reference = self.root / "reference" / task
+        copy_first = copy_first and reference.exists()
+        tree = self._copy(reference) if copy_first else None
         record = self.stage("make-worktree", task, RUN="setup", **env)
         checkout = Path(record["worktree"])
-        self.files[task] = sum(len(names) for at, _, names in os.walk(checkout) if ".git" not in Path(at).relative_to(checkout).parts)
-        away = (checkout / ".git").rename(checkout.with_name("git.away"))
-        tree = self._copy(checkout)
-        away.rename(checkout / ".git")
+        if not reference.exists():
+            away = (checkout / ".git").rename(checkout.with_name("git.away"))
+            paths.make_dir(reference.parent)
+            self.run("cp", "-a", checkout, reference)
+            away.rename(checkout / ".git")
+            self.files[task] = sum(len(names) for _, _, names in os.walk(reference))
+        tree = tree or self._copy(reference)
         record = self.stage("setup-venv", input=orjson.dumps(record), **env)
         venv = self._copy(Path(record["venv"]))
         remove_tree(checkout.parent)

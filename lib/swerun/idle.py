@@ -60,7 +60,7 @@ def cpu(bench: Bench, count: int, repeats: int, naive_once: Callable[[], Naive |
     bench.run("make", "run", "-j2", DATASET=dataset(bench, min(count, 3)), AGENT=str(agent), RUN="warm-up")
     for number in range(repeats):
         made.add("copies", ours=bench.run("make", "run", "-j2", DATASET=file, AGENT=str(agent), RUN=f"idle-{number}").cpu / count)
-        made.add("copies", limit=bench.set_up("bench-00000", DATASET=file).copy_cpu)
+        made.add("copies", limit=bench.set_up("bench-00000", copy_first=False, DATASET=file).copy_cpu)
         naive = naive_once()
         if naive and not naive.failed:
             made.add("copies", naive=naive.cpu)

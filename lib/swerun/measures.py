@@ -102,6 +102,7 @@ def told(results: Mapping[str, Any]) -> list[str]:
         one = f"{checkout['ours']['p50']:>13.3f} {checkout['ours']['p95']:>8.3f} {_number(checkout['ours_to_limit'], '.2f'):>7}"
         lines.append(f"{repo:<28} {found['files']:>6} {found['tasks']:>5}  {one}  {whole['ours']['p50']:>11.3f} {whole['ours']['p95']:>8.3f}")
     once, naive = results["checkouts_at_once"], results["naive"]
-    lines += ["", f"{once['right']} of {once['count']} simultaneous checkouts were right"]
-    lines.append(f"naive: {naive['tasks']} tasks, each {naive['repeats']} times, from {naive['from']}://; {len(naive['failed'])} failed, and are not in its times")
+    lines += ["", f"on {results['cores']} cores with a load of {results['load_before']:.1f} before it began; medians, and our 95th percentile; ratios are medians over tasks"]
+    lines += [f"{once['right']} of {once['count']} simultaneous checkouts were right"]
+    lines.append(f"naive: {naive['tasks']} tasks, {naive['repeats']} times each, by {naive['from']}://; {len(naive['failed'])} failed, and are not in its times")
     return [*lines, *(f"  {one['instance_id']}: {one['step']} failed after {one['seconds']:.1f} s: {one['why']}" for one in naive["failed"])]

@@ -7,9 +7,9 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple
 
-from swerun import paths
+from swerun import interpreters, paths, spec as specs
 from swerun.errors import CommandFailed
 from swerun.git import environment
 from swerun.measures import spent
@@ -61,6 +61,33 @@ def _answers(child: subprocess.Popen, port: int) -> bool:
     return False
 
 
+class Way:
+    """The naive set-ups of some of the tasks, so many times each; what fails is counted apart."""
+
+    def __init__(self, url: str, rows: list[dict[str, Any]], repeats: int, root: Path, say: Callable[..., None]):
+        self.url, self.left, self.root, self.say = url, {row["instance_id"]: repeats for row in rows}, root, say
+        self.warm: set[str] = set()  # repositories of which pip's cache has what it needs
+        self.failed: list[dict[str, Any]] = []
+
+    def once(self, row: dict[str, Any]) -> Naive | None:
+        """One measured set-up; None for a task that is not to be measured, or not any more."""
+        task = row["instance_id"]
+        if not self.left.get(task):
+            return None
+        python = interpreters.find(specs.of(row).python)
+        if row["repo"] not in self.warm:
+            self.say(task, "the naive way, to warm pip's cache")
+            self.warm.add(row["repo"])
+            set_up(self.url, row, python, self.root / "naive", self.root / "pip")
+        self.say(task, "the naive way")
+        made = set_up(self.url, row, python, self.root / "naive", self.root / "pip")
+        self.left[task] = 0 if made.failed else self.left[task] - 1
+        if made.failed:
+            self.say(task, f"the naive way fails after {made.failed['seconds']:.1f} s ({made.failed['step']}): {made.failed['why']}")
+            self.failed.append(made.failed)
+        return made
+
+
 def set_up(url: str, row: dict[str, Any], python: str, place: Path, cache: Path) -> Naive:
     """Set a task up at `place`, which is left there. `cache` is pip's."""
     remove_tree(place)
@@ -74,9 +101,9 @@ def set_up(url: str, row: dict[str, Any], python: str, place: Path, cache: Path)
         ("environment", (venv / "bin" / "python", "-m", "pip", "install", "--quiet", "-e", "."), checkout, None),
         ("patches", ("git", "apply", "-"), checkout, patches.encode()),
     ]
-    seconds: dict[str, float] = {}
+    seconds = {} if patches else {"patches": 0.0}
     cpu = 0.0
-    for step, words, folder, data in steps:
+    for step, words, folder, data in steps if patches else steps[:-1]:
         start = time.monotonic()
         try:
             used = spent(*words, env=env, cwd=folder, input=data, timeout=LIMIT)
