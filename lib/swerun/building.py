@@ -11,12 +11,12 @@ from swerun import checkouts, environments, installs, paths, resolving, slots, v
 from swerun.environments import Say
 from swerun.errors import Fatal
 from swerun.git import git
+from swerun.layers import CHECKOUT, VENV
 from swerun.locks import Lock
 from swerun.process import kill_marked, task_env
 from swerun.spec import Spec
 from swerun.state import remove_tree, require_space, write_json
 
-CHECKOUT, VENV = b"@SWERUN_CHECKOUT@", b"@SWERUN_VENV@"
 LEFTOVERS = ("__pycache__", ".pytest_cache")
 # what pip says when it would need something that the lock does not have
 LACKING = re.compile("No matching distribution found|Could not find a version that satisfies|No module named")

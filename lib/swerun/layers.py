@@ -5,13 +5,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from swerun import building, environments, locks, paths, venvs
-from swerun.building import CHECKOUT, VENV
+from swerun import environments, locks, paths, venvs
 from swerun.environments import Say
 from swerun.git import git
 from swerun.locks import Lock
 from swerun.spec import Spec
 from swerun.state import locked, read_json
+
+CHECKOUT, VENV = b"@SWERUN_CHECKOUT@", b"@SWERUN_VENV@"  # in the files of a layer, for the two folders
 
 
 def key(row: dict[str, Any], spec: Spec) -> str:
@@ -44,6 +45,8 @@ def ensure(row: dict[str, Any], spec: Spec, say: Say = lambda text: None, kept: 
     """
     folder, manifest = usable(row, spec, kept)
     if manifest is None or environments.why_not(manifest["env_key"]):
+        from swerun import building  # what most tasks never need
+
         with locked(folder.with_name(folder.name + ".lock"), lambda: say("waiting for another process that builds it")):
             manifest = usable(row, spec, kept)[1]
             if manifest is None:
@@ -57,6 +60,8 @@ def ensure(row: dict[str, Any], spec: Spec, say: Say = lambda text: None, kept: 
 
 def relock(row: dict[str, Any], spec: Spec, file: Path, say: Say) -> Lock:
     """Resolve a row's spec anew and write the lock to a file."""
+    from swerun import building
+
     folder = paths.layer(key(row, spec))
     with locked(folder.with_name(folder.name + ".lock"), lambda: say("waiting for another process that builds it")):
         lock = building.resolve_only(row, spec, folder, say)
