@@ -18,8 +18,12 @@ THREE = SAMPLE_IDS[::2]
 
 
 def started(place: Place, *words: str | Path, **env: str) -> subprocess.Popen:
-    """A command of ours in a process group of its own, as a shell would start it."""
-    return subprocess.Popen(words, env=place.env | env, cwd=TOOLKIT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    """A command of ours in a process group of its own, as a shell at a terminal would start it.
+
+    A suite that runs in the background of a script has interrupts ignored, and make would inherit that.
+    """
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(words, env=place.env | env, cwd=TOOLKIT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, preexec_fn=heed)
 
 
 def end(process: subprocess.Popen, number: int, whole_group: bool = True) -> int:
