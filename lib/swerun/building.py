@@ -67,12 +67,12 @@ def build(row: dict[str, Any], spec: Spec, folder: Path, say: Say, known: list[L
     remove_tree(folder)
     checkout, venv = _prepare(row, spec, making, log), making / "venv"
     for lock in known:
-        read = log.stat().st_size
+        start_of_log = log.stat().st_size
         try:
             before = _installed(spec, lock, checkout, venv, log, say)
             break
         except Fatal as error:
-            if not LACKING.search(log.read_text(errors="replace")[read:]):
+            if not LACKING.search(installs.said_since(log, start_of_log)):
                 raise
             say(f"the lock of {row['repo']} {row['version']} does not fit this commit: {error}")
             unfit.append(lock.key())

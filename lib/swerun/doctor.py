@@ -110,7 +110,7 @@ def _locks(groups: list[Group]) -> Iterator[Need]:
     kinds: dict[str, list[Row]] = {"locks, validated": [], "locks, not validated": [], "locks to make": []}
     for rows, spec in groups:
         try:
-            facts = [locks.read_facts(file) for file in locks.shipped(rows[0], spec).values()]
+            facts = [locks.read_facts(file) for file in locks.shipped(rows[0], spec)]
         except Fatal as error:
             yield Need(f"lock of {rows[0]['repo']} {rows[0]['version']}", rows, "", str(error))
             continue

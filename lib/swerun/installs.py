@@ -28,6 +28,11 @@ def install(spec: Spec, checkout: Path, venv: Path, env_key: str, log: Path, say
         shell(spec.install, checkout, env | ({"PYTHONPATH": str(build)} if build else {}), log, telling(say, "installing the project"))
 
 
+def said_since(log: Path, start: int) -> str:
+    """What was written into a log after its first `start` bytes."""
+    return log.read_bytes()[start:].decode(errors="replace")
+
+
 def shell(command: str, folder: Path, env: dict[str, str], log: Path, tick: Tick | None = None) -> None:
     with open(log, "ab") as file:
         start = file.tell()
@@ -36,7 +41,7 @@ def shell(command: str, folder: Path, env: dict[str, str], log: Path, tick: Tick
         ended = run_limited(["bash", "-c", command], cwd=folder, env=env | {MARK: str(folder.parent)}, timeout=INSTALL_TIMEOUT, stdin=subprocess.DEVNULL,
                             stdout=file, stderr=subprocess.STDOUT, tick=tick)
     if ended.returncode:
-        lines = [line.strip() for line in log.read_bytes()[start:].decode(errors="replace").splitlines() if line.strip()]
+        lines = [line.strip() for line in said_since(log, start).splitlines() if line.strip()]
         why = "did not end in an hour" if ended.timed_out else next(filter(REASON.match, reversed(lines)), lines[-1])
         raise Fatal(f"'{command[:80]}' failed: {why[:300]} (the log is {log})")
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ContextManager
 
 from swerun import environments, locks, paths, venvs
 from swerun.environments import Say
@@ -22,20 +22,27 @@ def key(row: dict[str, Any], spec: Spec) -> str:
 def usable(row: dict[str, Any], spec: Spec, kept: Path | None = None) -> tuple[Path, dict[str, Any] | None]:
     """(folder, manifest) of a task's layer; no manifest where it is not there, or was made for another lock."""
     folder = paths.layer(key(row, spec))
+    return folder, _usable(folder, _wanted(row, spec, kept))
+
+
+def _usable(folder: Path, wanted: list[Lock]) -> dict[str, Any] | None:
     manifest = read_json(folder / "manifest.json")
-    wanted = _wanted(row, spec, kept)
     if not manifest or "exclude_newer" not in manifest["lock"]:  # of an earlier version of the toolkit
-        return folder, None
+        return None
     fitting = [lock.key() for lock in wanted if lock.key() not in (manifest["unfit"] or ())]
     if (not fitting or manifest["env_key"] in fitting) and manifest["files"] == environments.stamp(folder / "kept"):
-        return folder, manifest
-    return folder, None
+        return manifest
+    return None
 
 
 def _wanted(row: dict[str, Any], spec: Spec, kept: Path | None) -> list[Lock]:
     """The lock that was kept with the run, else the shipped ones, the likeliest first; none where one is still to be resolved."""
     mine = locks.read(kept, spec) if kept else None
-    return [mine] if mine else [lock for file in locks.shipped(row, spec).values() if (lock := locks.read(file, spec))]
+    return [mine] if mine else list(locks.shipped(row, spec).values())
+
+
+def _alone(folder: Path, say: Say) -> ContextManager[None]:
+    return locked(folder.with_name(folder.name + ".lock"), lambda: say("waiting for another process that builds it"))
 
 
 def ensure(row: dict[str, Any], spec: Spec, say: Say = lambda text: None, kept: Path | None = None) -> tuple[Path, dict[str, Any]]:
@@ -43,17 +50,18 @@ def ensure(row: dict[str, Any], spec: Spec, say: Say = lambda text: None, kept: 
 
     `kept` is the file in which a run keeps a lock that does not come with the toolkit.
     """
-    folder, manifest = usable(row, spec, kept)
+    folder, wanted = paths.layer(key(row, spec)), _wanted(row, spec, kept)
+    manifest = _usable(folder, wanted)
     if manifest is None or environments.why_not(manifest["env_key"]):
         from swerun import building  # what most tasks never need
 
-        with locked(folder.with_name(folder.name + ".lock"), lambda: say("waiting for another process that builds it")):
-            manifest = usable(row, spec, kept)[1]
+        with _alone(folder, say):
+            manifest = _usable(folder, wanted)
             if manifest is None:
-                manifest = building.build(row, spec, folder, say, _wanted(row, spec, kept))
+                manifest = building.build(row, spec, folder, say, wanted)
             else:
                 environments.ensure(Lock(**manifest["lock"]), say, building.log_of(folder))
-    if kept and manifest["env_key"] not in [lock.key() for lock in _wanted(row, spec, kept)]:
+    if kept and manifest["env_key"] not in [lock.key() for lock in wanted]:
         locks.write(kept, Lock(**manifest["lock"]), row, spec)
     return folder, manifest
 
@@ -63,7 +71,7 @@ def relock(row: dict[str, Any], spec: Spec, file: Path, say: Say) -> Lock:
     from swerun import building
 
     folder = paths.layer(key(row, spec))
-    with locked(folder.with_name(folder.name + ".lock"), lambda: say("waiting for another process that builds it")):
+    with _alone(folder, say):
         lock = building.resolve_only(row, spec, folder, say)
     locks.write(file, lock, row, spec)
     return lock

@@ -57,7 +57,7 @@ def entry(row: Row, gold: list[Outcome], null: list[Outcome], kept: Path) -> Ent
     alike = all((one.resolved, one.status, mine) == (gold[0].resolved, gold[0].status, names[0]) for one, mine in zip(gold, names))
     differ = set.union(*names) - (set() if alike else set.intersection(*names))
     failing = list(dict.fromkeys(name for one in gold for name in one.failing if name in differ))
-    found = [lock for lock in (locks.read(kept, spec), *(locks.read(file, spec) for file in locks.shipped(row, spec).values())) if lock]
+    found = [lock for lock in (locks.read(kept, spec), *locks.shipped(row, spec).values()) if lock]
     # a run that timed out does not say it
     env_key = next((one.env_key for one in [*gold, *null] if one.env_key), found[0].key() if found else None)
     python = next((lock.python for lock in found if lock.key() == env_key), spec.python)
@@ -113,7 +113,8 @@ def keep(at: Path, repo: str, entries: Iterable[Entry]) -> dict[str, Entry]:
 def mark_lock(repo: str, version: str, known: dict[str, Entry]) -> None:
     """Write into a shipped lock whether a reference fix has resolved in its environment, as the entries of its repository say."""
     for file in locks.shipped_files(repo, version):
-        facts, key = locks.read_facts(file), locks.key_of(file)
+        facts = locks.read_facts(file)
+        key = locks.from_facts(facts).key()
         said = {one["gold"] for one in known.values() if one["lock"] == key}
         for validated, proof in ((True, "resolved" in said), (False, said == {"unresolved"})):
             if proof and facts.get("validated") is not validated:

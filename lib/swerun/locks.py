@@ -46,16 +46,16 @@ def shipped_files(repo: str, version: str) -> list[Path]:
     return [file for file in (shipped_file(repo, version), *sorted(more)) if file.is_file()]
 
 
-def shipped(row: dict[str, Any], spec: Spec) -> dict[str, Path]:
-    """{key: file} of the toolkit's locks for a row's repository and version that were made from this spec."""
+def shipped(row: dict[str, Any], spec: Spec) -> dict[Path, Lock]:
+    """The toolkit's locks for a row's repository and version that were made from this spec, by file, the likeliest first."""
     files = [] if is_from_row(row) else shipped_files(row["repo"], row["version"])
-    return {lock.key(): file for file in files if (lock := read(file, spec))}
+    return {file: lock for file in files if (lock := read(file, spec))}
 
 
 def file_to_renew(row: dict[str, Any], spec: Spec, env_key: str | None) -> Path:
     """The shipped file that a new resolution for a row belongs in; `env_key` is what its commit is installed in now."""
     files = shipped_files(row["repo"], row["version"])
-    current = {_lock(facts).key(): file for file in files if (facts := read_if_sound(file)) and facts["spec"] == spec.digest()}
+    current = {from_facts(facts).key(): file for file in files if (facts := read_if_sound(file)) and facts["spec"] == spec.digest()}
     stale = [file for file in files if file not in current.values()]
     if env_key in current:
         return current[env_key]
@@ -69,7 +69,7 @@ def read(file: Path, spec: Spec) -> Lock | None:
     facts = read_facts(file)
     if not facts or facts["spec"] != spec.digest():
         return None
-    return _lock(facts)
+    return from_facts(facts)
 
 
 def read_if_sound(file: Path) -> dict[str, Any] | None:
@@ -79,12 +79,8 @@ def read_if_sound(file: Path) -> dict[str, Any] | None:
         return None
 
 
-def _lock(facts: dict[str, Any]) -> Lock:
+def from_facts(facts: dict[str, Any]) -> Lock:
     return Lock(facts["python"], facts["packages"], facts["build"], facts["exclude_newer"])
-
-
-def key_of(file: Path) -> str:
-    return _lock(read_facts(file) or {}).key()
 
 
 def read_facts(file: Path) -> dict[str, Any] | None:

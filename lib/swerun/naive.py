@@ -13,7 +13,7 @@ from swerun import interpreters, paths, spec as specs
 from swerun.errors import CommandFailed
 from swerun.git import environment
 from swerun.measures import spent
-from swerun.process import LIBC, PR_SET_PDEATHSIG, clean_env
+from swerun.process import clean_env, die_with_parent
 from swerun.state import remove_tree
 
 LIMIT = 1800.0  # seconds a step may take
@@ -31,18 +31,13 @@ def server(mirrors: list[Path]) -> Iterator[str]:
     folder, port = mirrors[0].parent, _free_port()
     words = ("git", "daemon", "--export-all", f"--base-path={folder}", "--listen=127.0.0.1", f"--port={port}", "--reuseaddr")
     child = subprocess.Popen(words, env=environment(*mirrors), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                             start_new_session=True, preexec_fn=_end_with_parent)
+                             start_new_session=True, preexec_fn=lambda: die_with_parent(signal.SIGTERM))  # which git passes on to the daemon
     try:
         yield f"git://127.0.0.1:{port}" if _answers(child, port) else f"file://{folder}"
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)  # `git` and the `git-daemon` that it starts
         child.wait()
-
-
-def _end_with_parent() -> None:
-    if LIBC:
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # which git passes on to the daemon
 
 
 def _free_port() -> int:

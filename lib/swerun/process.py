@@ -31,10 +31,10 @@ def clean_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return env | dict(extra or {})
 
 
-def _die_with_parent() -> None:
+def die_with_parent(number: int = signal.SIGKILL) -> None:
     """In the child: a command whose caller was killed must not go on writing where the next one starts afresh."""
     if LIBC:
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        LIBC.prctl(PR_SET_PDEATHSIG, number)
 
 
 def run(*argv: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None, input: bytes | None = None,
@@ -46,7 +46,7 @@ def run(*argv: str | Path, cwd: Path | None = None, env: Mapping[str, str] | Non
     start = time.monotonic()
     try:
         child = subprocess.Popen(words, cwd=cwd, env=clean_env() if env is None else env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                 stdin=subprocess.DEVNULL if input is None else subprocess.PIPE, preexec_fn=_die_with_parent)
+                                 stdin=subprocess.DEVNULL if input is None else subprocess.PIPE, preexec_fn=die_with_parent)
     except FileNotFoundError as error:
         raise Fatal(f"no '{error.filename}' (run './bootstrap.sh', which says how to get it)") from None
     with child:
@@ -89,7 +89,7 @@ def run_limited(argv: list[str], *, cwd: Path, env: Mapping[str, str], timeout: 
     start, timed_out = time.monotonic(), False
     try:
         child = subprocess.Popen(argv, cwd=cwd, env=dict(env), stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True,
-                                 preexec_fn=_die_with_parent)
+                                 preexec_fn=die_with_parent)
     except OSError as error:
         raise Fatal(f"cannot start '{argv[0]}': {error.strerror} (is it for this machine, and does its first line name what runs it?)") from None
     try:
