@@ -14,7 +14,8 @@ from swerun.errors import Fatal
 
 NON_TEST = (".json", ".png", "csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")  # swebench.harness.constants.NON_TEST_EXTS
 
-RUN_ONLY = ("test_cmd", "log_parser", "eval_commands", "directives", "reruns", "rerun_if")
+RUN_ONLY = ("test_cmd", "log_parser", "eval_commands", "directives", "reruns", "rerun_if", "services", "system", "internet")
+ADDING = ("downloads", "system", "internet")  # each [[ours]] adds to these, where it replaces what others say of anything else
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,18 @@ class Spec:
     reruns: int = 0     # how often an unresolved run is repeated, where tests of this version are decided by dice
     rerun_if: str = ""  # and only if the log of the run matches this
     directives: str = "files"  # how test files are named to the test command: files, or modules (django's runner)
+    downloads: list[dict[str, Any]] = field(default_factory=list)  # what a build would fetch by itself (swerun.downloads)
+    services: list[str] = field(default_factory=list)              # what tests talk to (swerun.services)
+    system: list[dict[str, Any]] = field(default_factory=list)     # headers and programs of the machine (swerun.system)
+    internet: list[dict[str, str]] = field(default_factory=list)   # tests (a pattern) that need it all the same, and why
 
     def digest(self) -> str:
-        """Of all that decides what is resolved and installed, and of nothing that only decides how tests are run."""
-        facts = {key: value for key, value in asdict(self).items() if key not in RUN_ONLY}
+        """Of all that decides what is resolved and installed, and of nothing that only decides how tests are run.
+
+        A fact that is as it is by default is left out, so that a new kind of fact makes no lock stale.
+        """
+        usual = asdict(Spec("", "", ""))
+        facts = {key: value for key, value in asdict(self).items() if key not in RUN_ONLY and value != usual[key]}
         return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
 
     def extras(self) -> list[str]:
@@ -93,7 +102,7 @@ def from_tables(repo: str, version: str) -> Spec:
     facts = next((dict(one) for one in table.get("official", ()) if version in one["versions"]), {})
     ours = [one for one in table.get("ours", ()) if version in one["versions"] or "*" in one["versions"]]
     for one in ours:
-        facts |= {key: value for key, value in one.items() if key not in ("reason", "drop", "versions")}
+        facts |= {key: [*facts.get(key, ()), *value] if key in ADDING else value for key, value in one.items() if key not in ("reason", "drop", "versions")}
     if "test_cmd" not in facts:
         known = ", ".join(v for one in table.get("official", ()) for v in one["versions"])
         raise Fatal(f"no spec for version '{version}' of '{repo}' ('{file.name}' has {known})")
