@@ -11,14 +11,14 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 # Values reach the recipes through the environment and are expanded nowhere: $, # and quotes survive
 OPTIONS := ARTIFACTS DATASET SPLIT IDS WHERE START SAMPLE SEED AGENT MODEL EFFORT MAX_TURNS PROMPT RUN ITERATIONS TIMEOUT \
-  TEST_TIMEOUT TEST_JOBS MCP CONFIG REMOTE PREDICTIONS STAGE EMPTY_PATCH REPEAT LEDGER KEEP DRY V
+  TEST_TIMEOUT TEST_JOBS MCP CONFIG REMOTE PREDICTIONS STAGE EMPTY_PATCH REPEAT LEDGER DISK_LIMIT KEEP DRY V
 $(foreach v,$(OPTIONS),$(if $(filter-out undefined default,$(origin $v)),$(eval override export $v := $$(value $v))))
 
 Q := $(if $(filter 1,$(V)),,@)
 JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),4)
 DEFAULT_JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j4)
 
-.PHONY: help ready precache run run-sample evaluate validate redo stop doctor bench clean-temp clean test test-all tasks
+.PHONY: help ready precache run run-sample evaluate validate redo stop doctor bench gc clean-temp clean test test-all tasks
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -75,6 +75,9 @@ doctor: ready ## list what the chosen dataset needs of this machine, what is mis
 
 bench: ready ## measure the cost of the machinery on this machine
 	$(Q)scripts/bench
+
+gc: ready ## free what no run and no dataset needs; with DATASET, IDS or WHERE, all that these tasks do not need: DRY=1 only says
+	$(Q)scripts/gc
 
 clean-temp: ready ## remove worktrees that no process works in, and what killed builds left behind
 	$(Q)scripts/clean-temp

@@ -46,6 +46,7 @@ def test_json_has_a_line_for_each_need_with_what_was_found(place: Place):
     told = subprocess.run([path, "--version"], check=True, capture_output=True, text=True).stdout
     assert told == f"Python {version}\n"
     assert python == {"need": "Python 3 of any minor version", "tasks": 2, "repos": {"swerun-sample/textkit": ["0.2"], "swerun-sample/gridlab": ["0.2"]},
+                      "instance_ids": ["swerun-sample__textkit-14", "swerun-sample__gridlab-11"],
                       "found": python["found"], "missing": False, "get": None}
     assert found["mirrors to make"]["missing"] is False and found["mirrors to make"]["get"] == "a run copies them from this disk"
 
@@ -106,3 +107,23 @@ def test_hundreds_of_tasks_cost_no_more_than_a_few(place: Place, dataset):
     assert needs(place, "--dataset", rows, code=None)["jq"]["tasks"] == 1000  # the disk may be too small for them
     after = os.times()
     assert after.children_user + after.children_system - before.children_user - before.children_system < 4
+
+
+def test_a_header_or_program_that_is_missing_is_told_with_the_tasks_that_it_costs_and_its_package(place: Place, dataset):
+    system = [
+        {"name": "no such headers", "header": "no/such.h", "packages": "libno-dev no-devel - no", "reason": "its module is compiled against them"},
+        {"name": "plotter", "program": "no-such-plotter", "packages": "plot+plot-extra plot plot plot", "tests": "test_plot", "reason": "it draws"},
+        {"name": "C standard headers", "header": "stdio.h", "packages": "libc6-dev glibc-devel - -", "reason": "for the comparison"},
+        {"name": "a shell", "probe": "exit 0", "packages": "bash bash bash bash", "reason": "for the comparison"},
+        {"name": "a module", "pkg_config": "no-such-module", "packages": "- - - mod", "reason": "linked"},
+    ]
+    config = ROW["install_config"] | {"system": system}
+    rows = dataset({"install_config": config}, {"install_config": config, "FAIL_TO_PASS": ["tests/test_plot.py::test_plot"]}, {})
+    done = place.run("scripts/doctor", "--json", "--dataset", rows, code=1)
+    found = {need["need"]: need for need in map(json.loads, done.stdout.splitlines())}
+    assert found["no such headers"]["missing"] and found["no such headers"]["instance_ids"] == ["row-0", "row-1"]
+    assert found["plotter"]["missing"] and found["plotter"]["instance_ids"] == ["row-1"] and found["plotter"]["get"].split()[-1] in ("plot", "plot-extra")
+    assert not found["C standard headers"]["missing"] and not found["a shell"]["missing"]
+    assert found["a module"]["missing"] and found["a module"]["get"].startswith("conda install")
+    [line] = [line for line in place.run("scripts/doctor", "--dataset", rows, code=1).stdout.splitlines() if line.startswith("plotter ")]
+    assert "row-1" in line and "missing" in line

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from swerun import checkouts, environments, installs, paths, resolving, slots, venvs
+from swerun import checkouts, disk, environments, installs, paths, resolving, slots, venvs
 from swerun.environments import Say
 from swerun.errors import Fatal
 from swerun.git import git
@@ -89,7 +89,7 @@ def build(row: dict[str, Any], spec: Spec, folder: Path, say: Say, known: list[L
         _keep(venv / name, making / "layer" / "kept" / "venv" / name, checkout, venv)
     paths.make_dir(making / "layer" / "kept")
     (making / "layer").rename(folder)
-    manifest |= {"seconds": round(time.monotonic() - start, 3), "files": environments.stamp(folder / "kept")}
+    manifest |= {"seconds": round(time.monotonic() - start, 3), "files": environments.stamp(folder / "kept"), "bytes": disk.size(folder)}
     write_json(folder / "manifest.json", manifest)
     remove_tree(making)
     return manifest

@@ -42,8 +42,9 @@ def parse(made: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Nam
     args = made.parse_args(argv)
     if args.verbose:
         os.environ["V"] = "1"
-    if getattr(args, "test_jobs", None):
-        os.environ["TEST_JOBS"] = args.test_jobs  # slots are taken deep down, and by commands that this one starts
+    for name in ("TEST_JOBS", "DISK_LIMIT"):  # wanted deep down, and by commands that this one starts
+        if getattr(args, name.lower(), None):
+            os.environ[name] = getattr(args, name.lower())
     return args
 
 

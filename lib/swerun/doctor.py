@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from typing import Any, Iterator, NamedTuple
 
-from swerun import interpreters, locks, mirrors, paths, spec as specs
+from swerun import disk, interpreters, locks, mirrors, paths, spec as specs, system
 from swerun.errors import CommandFailed, Fatal
 from swerun.process import clean_env, run
 from swerun.spec import Spec
@@ -58,8 +58,12 @@ def needs(rows: list[Row], remote: str) -> Iterator[Need]:
     found = list(_locks(groups))
     yield from found
     yield from _mirrors(rows, remote)
+    yield from _system(groups)
     yield _index(rows, any(need.need == "locks to make" for need in found))
     yield _disk(rows, groups)
+    taken, told = disk.summary()
+    if taken > disk.GIB / 100:
+        yield Need("disk taken", rows, f"{told} in '{paths.cache()}' ('make gc' frees what nobody needs)")
 
 
 def _tool(rows: list[Row], program: str, oldest: tuple[int, ...], word: str, packages: str) -> Need:
@@ -68,10 +72,7 @@ def _tool(rows: list[Row], program: str, oldest: tuple[int, ...], word: str, pac
     told = run(at, "--version", check=False).stdout if at else ""
     version = re.search(r"\d+(\.\d+)*", told)
     fits = at and word in told and tuple(map(int, version[0].split(".") if version else ())) >= oldest
-    by = dict(zip(MANAGERS, packages.split(), strict=True))
-    manager = next(filter(shutil.which, MANAGERS), "conda")  # conda needs no root
-    return Need(named if program != "cc" else "C compiler (cc)", rows, f"{at} ({version[0] if version else '?'})" if fits else "",
-                f"{MANAGERS[manager]} {by[manager]}")
+    return Need(named if program != "cc" else "C compiler (cc)", rows, f"{at} ({version[0] if version else '?'})" if fits else "", _package(packages))
 
 
 def _groups(rows: list[Row]) -> tuple[list[Group], list[Need]]:
@@ -147,6 +148,24 @@ def _mirrors(rows: list[Row], remote: str) -> Iterator[Need]:
         yield Need("mirrors", there, str(paths.cache("mirrors")))
     for how, found in coming.items():
         yield Need("mirrors to make", found, "", how, comes=True)
+
+
+def _system(groups: list[Group]) -> Iterator[Need]:
+    """Headers and programs that builds and tests use, each with the tasks that it costs where it is missing."""
+    found: dict[str, tuple[system.Fact, list[Row]]] = {}
+    for group in groups:
+        for fact in group.spec.system:
+            found.setdefault(repr(sorted(fact.items())), (fact, []))[1].extend(system.concerned(fact, group.rows))
+    for fact, rows in found.values():
+        if rows:
+            yield Need(fact["name"], rows, system.found(fact), _package(fact["packages"]))
+
+
+def _package(packages: str) -> str:
+    """The command that installs one of these packages, which stand in the order of MANAGERS; `-` for one that a manager has not got."""
+    by = {manager: name.replace("+", " ") for manager, name in zip(MANAGERS, packages.split(), strict=True) if name != "-"}
+    manager = next(filter(shutil.which, by), next(iter(by)))
+    return f"{MANAGERS[manager]} {by[manager]}"
 
 
 def _index(rows: list[Row], dated: bool) -> Need:

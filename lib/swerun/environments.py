@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Callable
 
-from swerun import interpreters, paths, process, slots
+from swerun import disk, interpreters, paths, process, slots, uses
 from swerun.locks import Lock
 from swerun.state import locked, read_json, remove_tree, write_json
 from swerun.uv import uv
@@ -24,6 +24,12 @@ def why_not(env_key: str) -> str | None:
     if made["interpreter"] != interpreters.stamp(made["python"]):
         return f"its interpreter '{made['python']}' was removed or changed"
     return None if made["files"] == stamp(folder) else "its files were changed"
+
+
+def held(env_key: str) -> bool:
+    """Whether an environment can be used; if so it stays until this process is done with it."""
+    uses.hold(paths.environment(env_key))
+    return why_not(env_key) is None
 
 
 def stamp(folder: Path) -> str:
@@ -50,7 +56,7 @@ def ensure(lock: Lock, say: Say = lambda text: None, log: Path | None = None) ->
     """Build the environment of a lock if it is not there as it was built; returns its key."""
     key = lock.key()
     folder = paths.environment(key)
-    if why_not(key) is None:
+    if held(key):
         return key
     with locked(folder.with_suffix(".lock"), lambda: say("waiting for another process that builds its environment")):
         reason = why_not(key)
@@ -79,7 +85,7 @@ def _build(lock: Lock, folder: Path, log: Path | None) -> None:
     # uv's own --compile-bytecode needs Python 3.7; files that do not compile (templates, Python 2) are meant not to
     process.run(python, "-I", "-m", "compileall", "-qq", site_packages(folder / "venv"), check=False)
     process.run("chmod", "-R", "a-w", *(path for path in (folder / "venv", folder / "build") if path.is_dir()))
-    write_json(folder / "complete.json", {"folder": str(folder), "python": found, "interpreter": interpreters.stamp(found), "files": stamp(folder)})
+    write_json(folder / "complete.json", {"folder": str(folder), "python": found, "interpreter": interpreters.stamp(found), "files": stamp(folder), "bytes": disk.size(folder)})
 
 
 def build_path(env_key: str) -> Path | None:

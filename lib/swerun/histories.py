@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from swerun import mirrors, paths
+from swerun import mirrors, paths, uses
 from swerun.errors import Fatal
 from swerun.git import git
 from swerun.state import locked, remove_tree, write_file
@@ -55,6 +55,7 @@ def ensure(repo: str, base_commits: list[str], remote: str, say: Callable[[str],
 
 def require(repo: str, base_commit: str, remote: str, say: Callable[[str], None] = lambda text: None) -> Path:
     """One store, built on demand. Raises Fatal where the mirror lacks its files."""
+    uses.hold(paths.history(repo, base_commit))
     problems = ensure(repo, [base_commit], remote, say)
     if problems:
         raise Fatal(problems[base_commit])

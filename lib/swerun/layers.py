@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any, ContextManager
 
-from swerun import environments, locks, paths, venvs
+from swerun import environments, locks, paths, uses, venvs
 from swerun.environments import Say
 from swerun.git import git
 from swerun.locks import Lock
@@ -51,9 +51,10 @@ def ensure(row: dict[str, Any], spec: Spec, say: Say = lambda text: None, kept: 
     `kept` is the file in which a run keeps a lock that does not come with the toolkit.
     """
     folder, wanted = paths.layer(key(row, spec)), _wanted(row, spec, kept)
+    uses.hold(folder)
     manifest = _usable(folder, wanted)
-    if manifest is None or environments.why_not(manifest["env_key"]):
-        from swerun import building  # what most tasks never need
+    if manifest is None or not environments.held(manifest["env_key"]):
+        from swerun import building, freeing  # what most tasks never need
 
         with _alone(folder, say):
             manifest = _usable(folder, wanted)
@@ -61,6 +62,7 @@ def ensure(row: dict[str, Any], spec: Spec, say: Say = lambda text: None, kept: 
                 manifest = building.build(row, spec, folder, say, wanted)
             else:
                 environments.ensure(Lock(**manifest["lock"]), say, building.log_of(folder))
+        freeing.keep_limit(say)
     if kept and manifest["env_key"] not in [lock.key() for lock in wanted]:
         locks.write(kept, Lock(**manifest["lock"]), row, spec)
     return folder, manifest

@@ -6,7 +6,7 @@ from typing import Callable
 
 import orjson
 
-from swerun import paths
+from swerun import paths, uses
 from swerun.errors import CommandFailed, Fatal, Usage
 from swerun.git import git
 from swerun.process import telling
@@ -58,6 +58,7 @@ def ensure(repo: str, commits: list[str], remote: str, say: Callable[[str], None
     Also {commit: why not} for those that cannot be had.
     """
     mirror = paths.mirror(repo)
+    uses.hold(mirror)
     if mirror.is_dir() and not missing(mirror, commits):
         return mirror, {}
     with locked(mirror.with_suffix(".lock"), lambda: say("waiting for another process that fetches it")):

@@ -39,6 +39,7 @@ OPTIONS = (
     Option("EMPTY_PATCH", "0", "1: run the tests of an empty patch too, as 'make validate' does", True),
     Option("REPEAT", "1", "validate: so many runs of each instance, to find what is flaky"),
     Option("LEDGER", "", "the folder of the ledger, which validate writes and reports read (default lib/swerun/ledger)"),
+    Option("DISK_LIMIT", "", "GiB that the cache may take: what is used least recently goes, and is made again when it is needed (default: no limit)"),
     Option("KEEP", "0", "1: keep worktrees"),
     Option("DRY", "0", "1: only say what would be done"),
     Option("V", "0", "1: print the commands that are run"),

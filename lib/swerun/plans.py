@@ -3,6 +3,8 @@
 import os
 from typing import Callable, Mapping
 
+import orjson
+
 from swerun import agents, datasets, options, runs, selection
 from swerun.errors import Usage
 from swerun.options import Value
@@ -23,6 +25,17 @@ def choose(flags: Mapping[str, str]) -> tuple[dict[str, Value], runs.Run | None]
     return options.resolve(names, flags, (known or {}).get("options")) | {"RUN": Value(run, origin)}, known
 
 
+def rows_of(chosen: Mapping[str, str], say: Callable[[str], None]) -> list[datasets.Row]:
+    """The rows that the selecting options choose of a dataset, which says those it cannot use. Raises Usage where none is left."""
+    dataset = datasets.load(chosen["DATASET"], chosen["SPLIT"], say)
+    for sentence in dataset.refused:
+        say(sentence)
+    rows = [orjson.loads(row) for _, row in selection.select(dataset.rows, chosen)]
+    if not rows:
+        raise Usage(f"no tasks left of the {len(dataset.rows)} in dataset '{chosen['DATASET']}' (look at IDS, WHERE, START and SAMPLE)")
+    return rows
+
+
 def check(chosen: dict[str, str], known: runs.Run | None, say: Callable[[str], None]) -> Rows:
     """The rows of the run: those chosen, else those it had before. Raises Usage for every option that cannot be."""
     runs.check_name(chosen["RUN"])
@@ -30,6 +43,8 @@ def check(chosen: dict[str, str], known: runs.Run | None, say: Callable[[str], N
     agents.read_template(chosen["PROMPT"])
     for name in ("TIMEOUT", "TEST_TIMEOUT", "ITERATIONS"):
         options.number(name, chosen[name])
+    if chosen.get("DISK_LIMIT"):
+        options.number("DISK_LIMIT", chosen["DISK_LIMIT"])
     found = datasets.load(chosen["DATASET"], chosen["SPLIT"], say)
     for sentence in found.refused:
         say(sentence)

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from swerun import interpreters, paths, process
+from swerun import interpreters, paths, process, uses
 from swerun.errors import Fatal
 from swerun.git import git
 from swerun.locks import Lock
@@ -133,6 +133,7 @@ def _packages(spec: Spec, row: dict[str, Any]) -> list[str]:
 def read_from_mirror(repo: str, commits: tuple[str, ...], names: list[str]) -> tuple[str, str]:
     """(path, text) of the first of these files that a commit has; a commit that is gone from the repository is passed over."""
     mirror = paths.mirror(repo)
+    uses.hold(mirror)
     for commit in commits:
         for name in names:
             shown = git(mirror, "show", f"{commit}:{name}", check=False)
