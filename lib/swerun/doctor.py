@@ -37,6 +37,7 @@ class Need(NamedTuple):
     found: str       # where it is, "" where it is not
     get: str = ""    # the command that gets it
     comes: bool = False  # a run gets it by itself
+    costs: bool = False  # single tasks cannot be graded rightly without it, whatever else is there
 
     def missing(self) -> bool:
         return not self.found and not self.comes
@@ -158,7 +159,7 @@ def _system(groups: list[Group]) -> Iterator[Need]:
             found.setdefault(repr(sorted(fact.items())), (fact, []))[1].extend(system.concerned(fact, group.rows))
     for fact, rows in found.values():
         if rows:
-            yield Need(fact["name"], rows, system.found(fact), _package(fact["packages"]))
+            yield Need(fact["name"], rows, system.found(fact), _package(fact["packages"]), costs=True)
 
 
 def _package(packages: str) -> str:
