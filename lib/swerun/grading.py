@@ -1,7 +1,6 @@
 """Grading one prediction: a place that no agent touched, the patch, the test files, the official command, the official verdict."""
 
 import hashlib
-import os
 import re
 import shlex
 import subprocess
@@ -9,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
-from swerun import installs, patches, paths, slots, spec as specs, venvs, verdicts, workspace
+from swerun import freshness, installs, patches, paths, slots, spec as specs, venvs, verdicts, workspace
 from swerun.errors import Fatal
 from swerun.git import git
 from swerun.process import MARK, Ended, run_limited, task_env, telling
@@ -82,10 +81,7 @@ def rebuild(spec: Spec, space: Workspace, changed: list[str], say: Callable[[str
     """Install again where the patch touched what a build reads. That it fails is the patch's doing, as in the official script."""
     if not installs.needs_install(spec, changed):
         return ""
-    later = time.time() + 2  # than everything the layer brought, on file systems with whole seconds too
-    for name in changed:
-        if (space.checkout / name).is_file():
-            os.utime(space.checkout / name, (later, later))
+    freshness.tell(space.checkout, changed, space.manifest["outputs"])
     log = space.venv.with_name("install.log")
     log.write_bytes(b"")
     try:

@@ -15,6 +15,9 @@ INSTALL_TIMEOUT = 3600
 # pip must take nothing but what the lock put there: no index, no isolated build that would fetch its own
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1",
            "PIP_NO_INPUT": "1", "PIP_ROOT_USER_ACTION": "ignore", "PIP_NO_CACHE_DIR": "1"}
+# read by every distutils from the home folder of a build: what it compiles is kept in the checkout, for the next build to find up to date.
+# (An editable install by pip's newer way would compile in a temporary folder, and so everything anew each time.)
+KEEP_COMPILED = "[build_ext]\nbuild_temp = build/temp\nbuild_lib = build/lib\n"
 # a line that says why; pip's own words about the command that failed come after it
 REASON = re.compile(r"[\w.]*Error\b|(ERROR|error|fatal error|fatal): (?!subprocess-exited|metadata-gen|legacy-install|Failed building|Could not build)|.*: (fatal )?error: ")
 
@@ -23,6 +26,8 @@ def install(spec: Spec, checkout: Path, venv: Path, env_key: str, log: Path, say
     """Run the spec's install command as it stands, offline. Raises Fatal with its last line and its log."""
     env = venvs.activated(venv, task_env(venv.parent, spec.environment)) | OFFLINE
     build = environments.build_path(env_key)
+    if spec.editable():  # where it is copied into the venv, it is taken from where distutils has it by itself
+        (venv.parent / ".pydistutils.cfg").write_text(KEEP_COMPILED)
     with slots.slot(say):
         say("installing the project")
         shell(spec.install, checkout, env | ({"PYTHONPATH": str(build)} if build else {}), log, telling(say, "installing the project"))
@@ -58,4 +63,4 @@ def _inert(name: str) -> bool:
     path = Path(name)
     if path.suffix in (".rst", ".md"):
         return True
-    return path.suffix == ".py" and not path.stem.startswith(("setup", "_setup", "versioneer", "_build")) and len(path.parts) > 1
+    return path.suffix == ".py" and not any(part.startswith(("setup", "_setup", "versioneer", "_build")) for part in path.parts) and len(path.parts) > 1

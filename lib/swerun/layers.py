@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any, ContextManager
 
@@ -82,8 +83,10 @@ def relock(row: dict[str, Any], spec: Spec, file: Path, say: Say) -> Lock:
 def put(folder: Path, manifest: dict[str, Any], checkout: Path, venv: Path) -> None:
     """Put a layer into a fresh checkout and a fresh venv.
 
-    Everything it brings is dated now, later than any source of the checkout, so that a build finds it up to date.
+    Everything it brings is dated now, later than any source of the checkout, so that a build finds it up to date; and to the
+    same moment, for a build compares what it made with what it made of that, too.
     """
+    now = time.time_ns()
     for name in manifest["deleted"]:
         (checkout / name).unlink(missing_ok=True)
     made: dict[str, None] = {}
@@ -104,6 +107,7 @@ def put(folder: Path, manifest: dict[str, Any], checkout: Path, venv: Path) -> N
                 data = venvs.startable(data.replace(CHECKOUT, str(checkout).encode()).replace(VENV, str(venv).encode()))
             target.write_bytes(data)
             shutil.copymode(source, target)
+            os.utime(target, ns=(now, now))
     if manifest["edits"] or manifest["deleted"]:
         # the images commit these edits; staged, they are out of the way of `git diff` and of patches all the same
         git(checkout, "add", "--update")

@@ -48,7 +48,7 @@ def resolve(spec: Spec, row: dict[str, Any], checkout: Path, scratch: Path, log:
             uv(*target, "-r", listed, "-c", pins, limit=limit, log=log)
     build: list[str] = []
     if spec.install and any((checkout / name).is_file() for name in PROJECT_FILES):
-        requires = _build_requires(checkout)
+        requires = [] if "--no-build-isolation" in spec.install else _build_requires(checkout)
         extras = f"[{','.join(spec.extras())}]" if spec.extras() else ""
         isolation, env = (), dict(spec.environment)
         if not requires:
