@@ -18,7 +18,8 @@ from swerun.state import remove_tree
 from swerun.uv import uv
 
 # run in a project's folder: the last line printed is what its setup.py or setup.cfg asks to have before it is run
-ASK = "import json; from setuptools.build_meta import __legacy__ as legacy; print('\\n' + json.dumps(legacy.get_requires_for_build_wheel()))"
+LEGACY = "from setuptools.build_meta import __legacy__ as legacy"
+ASK = f"import json; {LEGACY}; print('\\n' + json.dumps(legacy.get_requires_for_build_wheel()))"
 PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 # yanked from the index, and what the official harness puts in its place (REPLACE_REQ_PACKAGES)
 REPLACED = {"types-pkg_resources": "types-setuptools"}
@@ -50,6 +51,7 @@ def resolve(spec: Spec, row: dict[str, Any], checkout: Path, scratch: Path, log:
     if spec.install and any((checkout / name).is_file() for name in PROJECT_FILES):
         requires = [] if "--no-build-isolation" in spec.install else _build_requires(checkout)
         extras = f"[{','.join(spec.extras())}]" if spec.extras() else ""
+        project = [f"{checkout}{extras}"]
         isolation, env = (), dict(spec.environment)
         if not requires:
             # what setuptools fetches joins what is installed; what pip installs for an isolated build does not see that
@@ -58,8 +60,10 @@ def resolve(spec: Spec, row: dict[str, Any], checkout: Path, scratch: Path, log:
                 uv("pip", "install", "--quiet", "--no-deps", "--target", scratch / "build", "--python", scratch / "bin" / "python", *build, limit=limit, log=log)
                 env["PYTHONPATH"] = str(scratch / "build")
             isolation = ("--no-build-isolation",)
+            if process.run(scratch / "bin" / "python", "-c", LEGACY, env=process.clean_env(), check=False).returncode:
+                project = _asked_of_setup_py(spec, checkout, scratch)
         # the project itself takes part, for some of what it needs asks for a version of it; but it is not installed
-        tried = uv(*target[:2], "--dry-run", *target[3:], *isolation, f"{checkout}{extras}", "-c", pins, limit=limit, log=log, env=env)
+        tried = uv(*target[:2], "--dry-run", *target[3:], *isolation, *project, "-c", pins, limit=limit, log=log, env=env)
         added = re.findall(r"^ [+~] (\S+==\S+)$", tried.stderr, re.M)
         if added:
             uv(*target, "--no-deps", *added, limit=limit, log=log)
@@ -118,6 +122,21 @@ def _setup_requires(spec: Spec, checkout: Path, scratch: Path) -> list[str]:
     asked = process.run(scratch / "bin" / "python", "-c", ASK, cwd=checkout, env=process.clean_env(spec.environment), check=False)
     wanted = orjson.loads(asked.stdout.splitlines()[-1]) if asked.returncode == 0 else []
     return [name for name in wanted if name != "wheel"]  # its own, not the project's
+
+
+def _asked_of_setup_py(spec: Spec, checkout: Path, scratch: Path) -> list[str]:
+    """What a project needs, asked in the way that a setuptools older than 40.8 knows; uv knows only a newer one."""
+    base = paths.make_dir(scratch / "egg")
+    process.run(scratch / "bin" / "python", "setup.py", "-q", "egg_info", "--egg-base", base, cwd=checkout, env=process.clean_env(spec.environment))
+    wanted, section = [], ""
+    for file in base.glob("*.egg-info/requires.txt"):
+        for line in filter(None, map(str.strip, file.read_text().splitlines())):
+            extra, _, marker = section.partition(":")
+            if line.startswith("["):
+                section = line.strip("[]")
+            elif not extra or extra in spec.extras():
+                wanted.append(f"{line}; {marker}" if marker else line)
+    return wanted or ["setuptools"]
 
 
 def _packages(spec: Spec, row: dict[str, Any]) -> list[str]:
