@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from swerun import checkouts, disk, environments, installs, paths, resolving, slots, venvs
+from swerun import checkouts, disk, downloads, environments, installs, paths, resolving, slots, venvs
+from swerun.downloads import Given
 from swerun.environments import Say
 from swerun.errors import Fatal
 from swerun.git import git
@@ -41,17 +42,18 @@ def _begin(folder: Path) -> Path:
 
 def resolve_only(row: dict[str, Any], spec: Spec, folder: Path, say: Say) -> Lock:
     making, log = _begin(folder), log_of(folder, fresh=True)
-    lock = _resolve(row, spec, _prepare(row, spec, making, log), making, log, say)
+    lock = _resolve(row, spec, _prepare(row, spec, making, log, say)[0], making, log, say)
     remove_tree(making)
     return lock
 
 
-def _prepare(row: dict[str, Any], spec: Spec, making: Path, log: Path) -> Path:
-    """A checkout in which `pre_install` was run."""
+def _prepare(row: dict[str, Any], spec: Spec, making: Path, log: Path, say: Say) -> tuple[Path, Given]:
+    """(a checkout in which `pre_install` was run, what stands in for downloads that are not to be had)."""
     checkout = checkouts.create(making / "testbed", row["repo"], row["base_commit"])
-    for command in spec.pre_install:
+    given = downloads.prepare(spec, checkout, making, say)
+    for command in [*spec.pre_install, *given.commands]:
         installs.shell(command, checkout, task_env(making, spec.environment), log)
-    return checkout
+    return checkout, given
 
 
 def _resolve(row: dict[str, Any], spec: Spec, checkout: Path, making: Path, log: Path, say: Say) -> Lock:
@@ -65,7 +67,7 @@ def build(row: dict[str, Any], spec: Spec, folder: Path, say: Say, known: list[L
     start, log = time.monotonic(), log_of(folder, fresh=True)
     making, unfit = _begin(folder), []
     remove_tree(folder)
-    checkout, venv = _prepare(row, spec, making, log), making / "venv"
+    (checkout, given), venv = _prepare(row, spec, making, log, say), making / "venv"
     for lock in known:
         start_of_log = log.stat().st_size
         try:
@@ -76,13 +78,15 @@ def build(row: dict[str, Any], spec: Spec, folder: Path, say: Say, known: list[L
                 raise
             say(f"the lock of {row['repo']} {row['version']} does not fit this commit: {error}")
             unfit.append(lock.key())
-            checkout = _prepare(row, spec, making, log)
+            checkout, given = _prepare(row, spec, making, log, say)
     else:
         lock = _resolve(row, spec, checkout, making, log, say)
         if lock.key() in unfit:
             raise Fatal(f"{row['repo']} {row['version']} cannot be installed with what its lock has (the log is {log})")
         before = _installed(spec, lock, checkout, venv, log, say)
-    manifest = {"env_key": lock.key(), "unfit": unfit, "lock": lock._asdict(), **_capture_checkout(checkout), "venv": sorted(set(_files(venv)) - before)}
+    over = downloads.put_over(given, checkout, venv / "bin" / "python", making / "wheel", log)
+    manifest = {"env_key": lock.key(), "unfit": unfit, "lock": lock._asdict(), "substitutes": given.substitutes, "put_over": over}
+    manifest |= {**_capture_checkout(checkout), "venv": sorted(set(_files(venv)) - before)}
     for name in [*manifest["edits"], *manifest["outputs"]]:
         _keep(checkout / name, making / "layer" / "kept" / "testbed" / name, checkout, venv)
     for name in manifest["venv"]:

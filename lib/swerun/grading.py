@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
-from swerun import freshness, installs, patches, paths, slots, spec as specs, venvs, verdicts, workspace
+from swerun import downloads, freshness, installs, patches, paths, slots, spec as specs, venvs, verdicts, workspace
 from swerun.errors import Fatal
 from swerun.git import git
 from swerun.process import MARK, Ended, run_limited, task_env, telling
@@ -74,7 +74,10 @@ def grade_once(row: dict[str, Any], spec: Spec, patch: str, place: Path, folder:
     seconds = time.monotonic() - start - waited
     report = None if ended.timed_out else verdicts.report(row, spec, patch, output)
     status = "timeout" if ended.timed_out else "ran" if "tests_status" in report else "no_tests_ran"
-    return verdict(status, patch, report, seconds, ended) | {"env_key": space.manifest["env_key"]}, report
+    made = verdict(status, patch, report, seconds, ended) | {"env_key": space.manifest["env_key"]}
+    if space.manifest.get("substitutes"):  # its build lacked something that the official one has
+        made["tests"]["substitutes"] = space.manifest["substitutes"]
+    return made, report
 
 
 def rebuild(spec: Spec, space: Workspace, changed: list[str], say: Callable[[str], None]) -> str:
@@ -84,10 +87,13 @@ def rebuild(spec: Spec, space: Workspace, changed: list[str], say: Callable[[str
     freshness.tell(space.checkout, changed, space.manifest["outputs"])
     log = space.venv.with_name("install.log")
     log.write_bytes(b"")
+    parts = downloads.kept_parts(space.manifest, space.checkout, changed)
     try:
         installs.install(spec, space.checkout, space.venv, space.manifest["env_key"], log, say)
     except Fatal as error:
         return log.read_text(errors="replace") + f"{error}\n"
+    for name, data in parts.items():
+        (space.checkout / name).write_bytes(data)
     return log.read_text(errors="replace")
 
 

@@ -1,11 +1,13 @@
 """Running a spec's own commands: `pre_install` and `install`, offline, with nothing but what the lock put there."""
 
+import contextlib
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
-from swerun import environments, slots, venvs
+from swerun import downloads, environments, paths, slots, venvs
 from swerun.environments import Say
 from swerun.errors import Fatal
 from swerun.process import MARK, Tick, run_limited, task_env, telling
@@ -18,19 +20,40 @@ OFFLINE = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_CONFIG_FILE"
 # read by every distutils from the home folder of a build: what it compiles is kept in the checkout, for the next build to find up to date.
 # (An editable install by pip's newer way would compile in a temporary folder, and so everything anew each time.)
 KEEP_COMPILED = "[build_ext]\nbuild_temp = build/temp\nbuild_lib = build/lib\n"
+CCACHE_SIZE = "1G"
+COMPILERS = ("cc", "c++", "gcc", "g++", "clang", "clang++")
 # a line that says why; pip's own words about the command that failed come after it
 REASON = re.compile(r"[\w.]*Error\b|(ERROR|error|fatal error|fatal): (?!subprocess-exited|metadata-gen|legacy-install|Failed building|Could not build)|.*: (fatal )?error: ")
 
 
 def install(spec: Spec, checkout: Path, venv: Path, env_key: str, log: Path, say: Say) -> None:
     """Run the spec's install command as it stands, offline. Raises Fatal with its last line and its log."""
-    env = venvs.activated(venv, task_env(venv.parent, spec.environment)) | OFFLINE
+    downloads.give_home(spec, venv.parent)
+    env = venvs.activated(venv, with_ccache(task_env(venv.parent, spec.environment), venv.parent)) | OFFLINE
     build = environments.build_path(env_key)
     if spec.editable():  # where it is copied into the venv, it is taken from where distutils has it by itself
         (venv.parent / ".pydistutils.cfg").write_text(KEEP_COMPILED)
     with slots.slot(say):
         say("installing the project")
         shell(spec.install, checkout, env | ({"PYTHONPATH": str(build)} if build else {}), log, telling(say, "installing the project"))
+
+
+def with_ccache(env: dict[str, str], place: Path) -> dict[str, str]:
+    """An environment in which compilers are called through ccache, where there is one: with the same words, and by their names.
+
+    What a commit compiles is mostly what its neighbours compiled, in another folder: `place` counts for nothing.
+    """
+    ccache = shutil.which("ccache", path=env["PATH"])
+    if not ccache:
+        return env
+    cache = paths.cache("ccache")
+    named = (env[name] for name in ("CC", "CXX") if "/" not in env.get(name, "/") and " " not in env[name])
+    for name in {*COMPILERS, *named}:
+        link = paths.make_dir(cache / "compilers") / name
+        if shutil.which(name, path=env["PATH"]) and not link.is_symlink():
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                link.symlink_to(ccache)
+    return env | {"PATH": f"{cache}/compilers:{env['PATH']}", "CCACHE_DIR": str(cache), "CCACHE_MAXSIZE": CCACHE_SIZE, "CCACHE_BASEDIR": str(place), "CCACHE_NOHASHDIR": "1"}
 
 
 def said_since(log: Path, start: int) -> str:
