@@ -50,8 +50,9 @@ def with_ccache(env: dict[str, str], place: Path) -> dict[str, str]:
     named = (env[name] for name in ("CC", "CXX") if "/" not in env.get(name, "/") and " " not in env[name])
     for name in {*COMPILERS, *named}:
         link = paths.make_dir(cache / "compilers") / name
-        if shutil.which(name, path=env["PATH"]) and not link.is_symlink():
+        if shutil.which(name, path=env["PATH"]) and not link.exists():  # ccache may have moved
             with contextlib.suppress(FileExistsError):  # another process was faster
+                link.unlink(missing_ok=True)
                 link.symlink_to(ccache)
     return env | {"PATH": f"{cache}/compilers:{env['PATH']}", "CCACHE_DIR": str(cache), "CCACHE_MAXSIZE": CCACHE_SIZE, "CCACHE_BASEDIR": str(place), "CCACHE_NOHASHDIR": "1"}
 
