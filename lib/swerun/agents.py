@@ -9,7 +9,7 @@ from typing import Any, Mapping
 
 import orjson
 
-from swerun import checkouts, patches, paths, venvs, workspace
+from swerun import checkouts, patches, paths, services, spec as specs, venvs, workspace
 from swerun.errors import Fatal, TryLater, Usage
 from swerun.process import MARK, clean_env, run_limited
 from swerun.runs import agent_label
@@ -128,7 +128,8 @@ def run(agent: str, row: dict[str, Any], record: Record, space: Workspace, chose
     }
     start = time.monotonic()
     checkouts.mark_used(space.checkout)
-    with open(prompt, "rb") as stdin, open(out / "stdout.txt", "wb") as stdout, open(out / "stderr.txt", "wb") as stderr:
+    serving = services.running(specs.of(row), space.venv, place, env)
+    with serving as env, open(prompt, "rb") as stdin, open(out / "stdout.txt", "wb") as stdout, open(out / "stderr.txt", "wb") as stderr:
         ended = run_limited([agent], cwd=space.checkout, env=env, timeout=float(chosen["TIMEOUT"]), stdin=stdin, stdout=stdout, stderr=stderr)
     paths.make_dir(out)  # an agent may delete even that
     status = _status(agent, ended.returncode, ended.timed_out, out)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
-from swerun import downloads, freshness, installs, patches, paths, slots, spec as specs, venvs, verdicts, workspace
+from swerun import downloads, freshness, installs, patches, paths, services, slots, spec as specs, venvs, verdicts, workspace
 from swerun.errors import Fatal
 from swerun.git import git
 from swerun.process import MARK, Ended, run_limited, task_env, telling
@@ -120,7 +120,7 @@ def run_tests(row: dict[str, Any], spec: Spec, space: Workspace, place: Path, ou
     command = " ".join([spec.test_cmd, *map(shlex.quote, specs.test_directives(spec, row["test_patch"]))])
     script = SCRIPT.format(eval_commands="\n".join(spec.eval_commands), start=START, test_cmd=command, end=END, exit_code=EXIT_CODE)
     env = venvs.activated(space.venv, task_env(place / "home", spec.environment)) | {MARK: str(place)}
-    with open(output, "wb") as file:
+    with services.running(spec, space.venv, place, env) as env, open(output, "wb") as file:
         ended = run_limited(["bash", "-c", script], cwd=space.checkout, env=env, timeout=timeout, stdin=subprocess.DEVNULL,
                             stdout=file, stderr=subprocess.STDOUT, tick=telling(say, "running its tests"))
         if ended.timed_out:

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
-from swerun import checkouts, histories, layers, paths, process, spec as specs, venvs
+from swerun import checkouts, histories, layers, paths, process, services, spec as specs, venvs
 from swerun.spec import Spec
 from swerun.state import remove_tree
 
@@ -45,6 +45,7 @@ def make_venv(row: dict[str, Any], spec: Spec, place: Path, task: Path, checkout
 
     `task` is the task's folder in the run, where a lock is kept that does not come with the toolkit.
     """
+    services.prepare(spec, say)
     folder, manifest = layers.ensure(row, spec, say, task / "lock.toml")
     paths.make_dir(place / "home")
     venv = venvs.make(place / "venv", manifest["env_key"])
