@@ -24,7 +24,7 @@ from swerun import environments, paths
 from swerun.environments import Say
 from swerun.errors import Fatal
 from swerun.locks import Lock
-from swerun.process import MARK, clean_env, die_with_parent
+from swerun.process import MARK, die_with_parent, task_env
 from swerun.spec import Spec
 
 START_TIMEOUT = 20.0  # seconds
@@ -80,7 +80,7 @@ class _Service:
         with open(self.log, "wb") as log:
             try:
                 # a session of its own: what is typed at a terminal is not for it
-                self.process = subprocess.Popen((python, "-I", str(paths.SERVICES / name / "serve.py"), *hosts), cwd=folder, env=clean_env({MARK: str(place)}),
+                self.process = subprocess.Popen((python, "-I", str(paths.SERVICES / name / "serve.py"), *hosts), cwd=folder, env=task_env(folder, {MARK: str(place)}),
                                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True, preexec_fn=die_with_parent)
             except OSError as error:
                 raise Fatal(f"service '{name}' does not start: {error.strerror}: '{python}' (run 'make precache' first)") from None

@@ -1,5 +1,6 @@
 """httpbin over HTTP and HTTPS in place of the hosts given, on free ports of the loopback interface; says which once it listens."""
 
+import io
 import json
 import os
 import ssl
@@ -9,12 +10,40 @@ import threading
 import trustme
 from httpbin import app
 from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.test import run_wsgi_app
 
 
 class Handler(WSGIRequestHandler):
+    """Keeps connections open, as httpbin.org does and tests want; werkzeug's own closes each."""
+
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     # what httpbin.org says it is; of any other server httpbin believes that it cannot take chunked requests
     server_version, sys_version = "gunicorn/19.9.0", ""
+
+    def run_wsgi(self):
+        environ = self.make_environ()
+        # all of it, also what httpbin does not look at: it would be taken for the next request, or reset the connection
+        ended = environ.get("wsgi.input_terminated")
+        environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read() if ended else self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+        parts, status, headers = run_wsgi_app(app, environ)
+        code, _, reason = status.partition(" ")
+        empty = self.command == "HEAD" or code in ("204", "304") or code.startswith("1")
+        chunked = not empty and "Content-Length" not in headers and self.request_version >= "HTTP/1.1"
+        if not (empty or chunked or "Content-Length" in headers):
+            self.close_connection = True
+        self.send_response(int(code), reason)
+        for name, value in headers:
+            self.send_header(name, value)
+        if chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        self.send_header("Connection", "close" if self.close_connection else "keep-alive")
+        self.end_headers()
+        for part in parts:
+            if part and not empty:
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part) if chunked else part)
+        if chunked:
+            self.wfile.write(b"0\r\n\r\n")
 
 
 def secured(server, hosts):
