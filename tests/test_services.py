@@ -3,8 +3,10 @@
 import difflib
 import json
 import os
+import re
 import signal
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -168,3 +170,18 @@ def test_a_service_that_does_not_start_is_no_outcome_and_says_why(served: Place,
     [line] = [line for line in done.stderr.splitlines() if "service" in line]
     assert "cut-off: failed: service 'tarpit' does not start: it ended: " in line and "log.txt)" in line
     assert not (served.artifacts / "runs/cut/cut-off/tests.json").exists()
+
+
+def test_specs_name_services_that_there_are_and_mark_with_a_reason_what_needs_the_internet():
+    from swerun import paths, services, spec
+
+    marked = 0
+    for file in paths.SPECS.glob("[!_]*.toml"):
+        table = tomllib.loads(file.read_text())
+        for version in {version for one in table["official"] for version in one["versions"]}:
+            made = spec.from_tables(table["repo"], version)
+            services.named(made)
+            for one in made.internet:
+                assert one.keys() == {"tests", "reason"} and re.compile(one["tests"]) and one["reason"], f"{file.name}: {one}"
+                marked += 1
+    assert marked
