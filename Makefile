@@ -11,7 +11,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 # Values reach the recipes through the environment and are expanded nowhere: $, # and quotes survive
 OPTIONS := ARTIFACTS DATASET SPLIT IDS WHERE START SAMPLE SEED AGENT MODEL EFFORT MAX_TURNS PROMPT RUN ITERATIONS TIMEOUT \
-  TEST_TIMEOUT TEST_JOBS MCP CONFIG REMOTE PREDICTIONS STAGE EMPTY_PATCH REPEAT LEDGER DISK_LIMIT KEEP DRY V
+  TEST_TIMEOUT TEST_JOBS MCP CONFIG REMOTE SPECS PREDICTIONS STAGE EMPTY_PATCH REPEAT LEDGER DISK_LIMIT KEEP DRY V
 $(foreach v,$(OPTIONS),$(if $(filter-out undefined default,$(origin $v)),$(eval override export $v := $$(value $v))))
 
 Q := $(if $(filter 1,$(V)),,@)

@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterable, Iterator
 
 import orjson
 
-from swerun import datasets, options, runs
+from swerun import datasets, options, runs, spec as specs
 from swerun.errors import Fatal, Usage
 from swerun.paths import safe_name
 
@@ -110,7 +110,8 @@ def read_record(text: str, flags: dict[str, Any]) -> Record:
     given_run = flags.get("run") or record.get("run") or os.environ.get("RUN")
     recorded = (runs.read(given_run) or {}).get("options") if given_run else None
     known = {"dataset": record.get("dataset"), "split": record.get("split")} | {k: v for k, v in flags.items() if v}
-    chosen = {name: value.value for name, value in options.resolve(("DATASET", "SPLIT", "AGENT"), known, recorded).items()}
+    chosen = {name: value.value for name, value in options.resolve(("DATASET", "SPLIT", "AGENT", "SPECS"), known, recorded).items()}
+    specs.SPECS.set(chosen["SPECS"])
     if "base_commit" not in record:
         record = datasets.public(datasets.row(chosen["DATASET"], chosen["SPLIT"], instance_id)) | record
     record["dataset"] = datasets.canonical(chosen["DATASET"])

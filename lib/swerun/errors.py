@@ -22,3 +22,7 @@ class CommandFailed(Fatal):
 
 class TryLater(Fatal):
     """Somebody else's fault for now (an agent that exits 75): no state is written, the next run tries again."""
+
+
+class NotYet(Fatal):
+    """Something that a later step of the same run brings by itself: a doctor says when it comes, and not that it is missing."""

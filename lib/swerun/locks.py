@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from swerun import paths
+from swerun import paths, spec as specs
 from swerun.errors import Fatal
 from swerun.spec import Spec
 from swerun.state import write_file
@@ -36,8 +36,8 @@ def shipped_file(repo: str, version: str) -> Path:
 
 
 def is_from_row(row: dict[str, Any]) -> bool:
-    """Whether a row describes its own environment: no lock of a (repository, version) speaks for it."""
-    return bool(row.get("install_config"))
+    """Whether no lock of a (repository, version) speaks for a row: it, its repository or a user's own table describes its environment."""
+    return not specs.is_shipped(row)
 
 
 def shipped_files(repo: str, version: str) -> list[Path]:

@@ -34,6 +34,7 @@ OPTIONS = (
     Option("MCP", "1", "0: no MCP tools", True),
     Option("CONFIG", "", "where .claude, .mcp.json, .mcp-the-force and claude_hooks come from (default: the parent of the toolkit)"),
     Option("REMOTE", "https://github.com/{repo}", "where mirrors come from: URL or path with {repo} {owner} {name}, or a file that maps repositories to such"),
+    Option("SPECS", "", "a folder of spec files of your own, which come before the toolkit's; none: no tables, what packaging files say", True),
     Option("PREDICTIONS", "", "evaluate: the predictions to grade"),
     Option("STAGE", "", "redo: agent or tests"),
     Option("EMPTY_PATCH", "0", "1: run the tests of an empty patch too, as 'make validate' does", True),

@@ -5,7 +5,7 @@ from typing import Callable, Mapping
 
 import orjson
 
-from swerun import agents, datasets, options, runs, selection
+from swerun import agents, datasets, options, runs, selection, spec as specs
 from swerun.errors import Usage
 from swerun.options import Value
 
@@ -22,7 +22,9 @@ def choose(flags: Mapping[str, str]) -> tuple[dict[str, Value], runs.Run | None]
         first = options.resolve(("DATASET", "AGENT"), flags)
         run = runs.default_name(first["DATASET"].value, first["AGENT"].value)
     known = runs.read(run)
-    return options.resolve(names, flags, (known or {}).get("options")) | {"RUN": Value(run, origin)}, known
+    chosen = options.resolve(names, flags, (known or {}).get("options"))
+    specs.SPECS.set(chosen["SPECS"].value)
+    return chosen | {"RUN": Value(run, origin)}, known
 
 
 def rows_of(chosen: Mapping[str, str], say: Callable[[str], None]) -> list[datasets.Row]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from swerun import interpreters, paths, process, uses
+from swerun import interpreters, paths, process, uses, wishing
 from swerun.errors import Fatal
 from swerun.git import git
 from swerun.locks import Lock
@@ -21,6 +21,7 @@ from swerun.uv import uv
 LEGACY = "from setuptools.build_meta import __legacy__ as legacy"
 ASK = f"import json; {LEGACY}; print('\\n' + json.dumps(legacy.get_requires_for_build_wheel()))"
 PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
+HOOKED = {"hatchling": "editables", "flit_scm": "flit-core", "mesonpy": "ninja", "scikit_build_core": "ninja"}
 # yanked from the index, and what the official harness puts in its place (REPLACE_REQ_PACKAGES)
 REPLACED = {"types-pkg_resources": "types-setuptools"}
 
@@ -48,31 +49,22 @@ def resolve(spec: Spec, row: dict[str, Any], checkout: Path, scratch: Path, log:
             listed.write_text("\n".join(wanted))
             uv(*target, "-r", listed, "-c", pins, limit=limit, log=log)
     build: list[str] = []
-    if spec.install and any((checkout / name).is_file() for name in PROJECT_FILES):
-        requires = [] if "--no-build-isolation" in spec.install else _build_requires(checkout)
-        extras = f"[{','.join(spec.extras())}]" if spec.extras() else ""
-        project = [f"{checkout}{extras}"]
+from swerun import interpreters, paths, process, uses, wishing
         isolation, env = (), dict(spec.environment)
-        if not requires:
+        if project and not requires:
             # what setuptools fetches joins what is installed; what pip installs for an isolated build does not see that
             build = _compile(_setup_requires(spec, checkout, scratch), _installed(scratch), scratch, limit, log)
             if build:
                 uv("pip", "install", "--quiet", "--no-deps", "--target", scratch / "build", "--python", scratch / "bin" / "python", *build, limit=limit, log=log)
                 env["PYTHONPATH"] = str(scratch / "build")
             isolation = ("--no-build-isolation",)
-            if process.run(scratch / "bin" / "python", "-c", LEGACY, env=process.clean_env(), check=False).returncode:
-                project = _asked_of_setup_py(spec, checkout, scratch)
-        # the project itself takes part, for some of what it needs asks for a version of it; but it is not installed
-        tried = uv(*target[:2], "--dry-run", *target[3:], *isolation, *project, "-c", pins, limit=limit, log=log, env=env)
-        added = re.findall(r"^ [+~] (\S+==\S+)$", tried.stderr, re.M)
-        if added:
-            uv(*target, "--no-deps", *added, limit=limit, log=log)
+from swerun import interpreters, paths, process, uses, wishing
         # a copy from the index goes, as when pip installs the project: behind an editable install it would be the one that is imported
-        own = re.findall(r"^ [+~] (\S+?)(?: @|==\S+ \(from) file:", tried.stderr, re.M)
+        own = re.findall(r"^ [+~] (\S+?)(?: @|==\S+ \(from) file:", tried, re.M)
         if own:
             uv("pip", "uninstall", "--quiet", "--python", scratch / "bin" / "python", *own, log=log)
         if requires:
-            build = _compile(requires, [], scratch, limit, log)
+            build = _compile([*requires, *_hooked(checkout)], [], scratch, limit, log)
     packages = _installed(scratch)
     minor = next((scratch / "lib").glob("python*")).name.removeprefix("python")
     remove_tree(scratch)
@@ -112,6 +104,12 @@ def _build_requires(checkout: Path) -> list[str]:
     requires = list(system.get("requires", ()))
     # setuptools asked for wheel through a hook until 70.1, which a build without isolation does not call
     return [*requires, "wheel"] if requires else []
+
+
+def _hooked(checkout: Path) -> list[str]:
+    """What a build backend asks for only when it is asked to install editably, which pip does not ask without isolation."""
+    text = (checkout / "pyproject.toml").read_text(errors="replace")
+    return [needed for backend, needed in HOOKED.items() if re.search(rf"build-backend\s*=\s*[\"']{re.escape(backend)}", text)]
 
 
 def _setup_requires(spec: Spec, checkout: Path, scratch: Path) -> list[str]:

@@ -43,7 +43,7 @@ def canonical(name: str, value: str) -> str:
         return datasets.canonical(value)
     if name == "AGENT" and value.startswith("replay:"):
         return "replay:" + os.path.abspath(value.removeprefix("replay:"))
-    if value and (name == "PROMPT" or name == "AGENT" and "/" in value):
+    if value and (name == "PROMPT" or name == "SPECS" and value != "none" or name == "AGENT" and "/" in value):
         return os.path.abspath(value)
     return value
 

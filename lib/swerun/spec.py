@@ -1,20 +1,26 @@
-"""What a task's environment is made of and how its tests are run: from the row itself, else from the tables in specs/."""
+"""What a task's environment is made of and how its tests are run: from the row itself, the tables in specs/, or packaging files."""
 
 import functools
 import hashlib
+import os
 import re
 import tomllib
-from dataclasses import asdict, dataclass, field
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import orjson
 
-from swerun import paths
-from swerun.errors import Fatal
+from swerun import evalscripts, installconfigs, paths
+from swerun.errors import Fatal, Usage
+from swerun.state import read_json, write_json
 
 NON_TEST = (".json", ".png", "csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")  # swebench.harness.constants.NON_TEST_EXTS
 
 RUN_ONLY = ("test_cmd", "log_parser", "eval_commands", "directives", "reruns", "rerun_if", "services", "system", "internet")
+SPECS: ContextVar[str] = ContextVar("SPECS", default="")  # the option, where a run says it and the environment does not
+RULES = ("packaging.py", "declared.py", "setuppy.py", "wishes.py", "trees.py", "evalscripts.py")  # what decides a spec from packaging files: another rule is another spec
 ADDING = ("downloads", "system", "internet")  # each [[ours]] adds to these, where it replaces what others say of anything else
 
 
@@ -41,7 +47,8 @@ class Spec:
     pip: str = ""  # masked: tasks have no pip, for pip carries a copy of what the repository is about
     reruns: int = 0     # how often an unresolved run is repeated, where tests of this version are decided by dice
     rerun_if: str = ""  # and only if the log of the run matches this
-    directives: str = "files"  # how test files are named to the test command: files, or modules (django's runner)
+    directives: str = "files"  # how test files are named to the test command: files, modules (django's runner), or none (it names them itself)
+    wishes: list[str] = field(default_factory=list)  # requirements, and the project's extras as `.[test]`: those that can be had together are installed
     downloads: list[dict[str, Any]] = field(default_factory=list)  # what a build would fetch by itself (swerun.downloads)
     services: list[str] = field(default_factory=list)              # what tests talk to (swerun.services)
     system: list[dict[str, Any]] = field(default_factory=list)     # headers and programs of the machine (swerun.system)
@@ -67,52 +74,95 @@ class Spec:
 
 
 def of(row: dict[str, Any]) -> Spec:
-    """The spec of a row. Raises Fatal where nobody has described its repository or version."""
+    """The spec of a row. Raises NotYet where it is to be read off a repository that is not there yet."""
+    match source(row):
+        case "row":
+            return _made(installconfigs.facts(row))
+        case "tables":
+            made = from_tables(row["repo"], row["version"])
+            usual = " ".join([made.test_cmd, *test_directives(made, row.get("test_patch") or "")])
+        case _:
+            made, usual = from_packaging(row), ""
+    return replace(made, **(evalscripts.test_facts(row, usual) if row.get("eval_script") else {}))
+
+
+def source(row: dict[str, Any]) -> str:
+    """What describes a row's environment: the `row` itself, the `tables` of its repository and version, or its `packaging` files."""
     if row.get("install_config"):
-        return from_install_config(row["install_config"], row["instance_id"])
-    return from_tables(row["repo"], row["version"])
+        return "row"
+    return "tables" if table_of(row["repo"], row["version"]) else "packaging"
 
 
-def from_install_config(config: dict[str, Any], instance_id: str) -> Spec:
-    """A spec from a row's own `install_config`, as SWE-rebench rows carry it."""
-    names = {"reqs_path": "requirements_paths", "env_yml_path": "environment_yml_paths", "env_vars": "environment"}
-    values = {names.get(key, key): value for key, value in config.items() if value not in (None, "")}
-    values = {key: value for key, value in values.items() if key in Spec.__dataclass_fields__}
-    for key in ("install", "test_cmd"):
-        if isinstance(values.get(key), list):
-            values[key] = " && ".join(values[key])
-    if isinstance(values.get("python"), float | int):
-        values["python"] = str(values["python"])
-    absent = [key for key in ("python", "test_cmd", "log_parser") if key not in values]
-    if absent:
-        raise Fatal(f"install_config of '{instance_id}' has no {', '.join(absent)}")
-    return Spec(**values)
+def folders() -> list[Path]:
+    """Where tables are looked for, in this order: SPECS, then the toolkit's own; nowhere where SPECS is `none`."""
+    own = SPECS.get() or os.environ.get("SPECS", "")
+    if own == "none":
+        return []
+    if own and not os.path.isdir(own):
+        raise Usage(f"SPECS is '{own}', which is no folder (name one with files like {paths.SPECS / 'psf__requests.toml'}, or none)")
+    return [*([Path(own)] if own else []), paths.SPECS]
+
+
+def table_of(repo: str, version: str) -> Path | None:
+    """The file that has this repository and version."""
+    for folder in folders():
+        file = folder / f"{paths.slug(repo)}.toml"
+        if file.is_file() and any(version in one["versions"] or "*" in one["versions"] for one in _facts(file).get("official", _facts(file).get("ours", ()))):
+            return file
+    return None
+
+
+def is_shipped(row: dict[str, Any]) -> bool:
+    """Whether the toolkit's own tables describe a row, so that a lock of its own may speak for its repository and version."""
+    return source(row) == "tables" and table_of(row["repo"], row["version"]).parent == paths.SPECS
+
+
+def from_packaging(row: dict[str, Any]) -> Spec:
+    """The spec that packaging files suggest, kept in the cache, so that a warm stage reads one small file."""
+    folder, date, script = Path(__file__).parent, str(row.get("created_at") or ""), str(row.get("eval_script") or "")
+    rules = hashlib.sha256(b"\0".join([*((folder / name).read_bytes() for name in RULES), date.encode(), script.encode()])).hexdigest()[:12]
+    file = paths.cache("specs", f"{paths.slug(row['repo'])}-{row['base_commit'][:12]}-{rules}.json")
+    known = read_json(file)
+    if known is None:
+        from swerun import packaging
+
+        found = evalscripts.read(script)
+        known = asdict(packaging.spec_of(row["repo"], row["base_commit"], date, found.install if found else []))
+        write_json(file, known)
+    return Spec(**known)
 
 
 @functools.cache
-def _facts(name: str) -> dict[str, Any]:
-    return tomllib.loads((paths.SPECS / name).read_text())
+def _facts(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except ValueError as error:
+        raise Fatal(f"'{file}' is not a spec: {error}") from None
 
 
 def from_tables(repo: str, version: str) -> Spec:
-    file = paths.SPECS / f"{paths.slug(repo)}.toml"
-    if not file.is_file():
-        raise Fatal(f"no spec for repository '{repo}' (a row may carry its own as 'install_config'; {paths.SPECS} has the others)")
-    table = _facts(file.name)
+    file = table_of(repo, version)
+    if file is None:
+        raise Fatal(f"no spec for version '{version}' of '{repo}' in {' or '.join(map(str, folders())) or 'SPECS=none'}")
+    table = _facts(file)
     facts = next((dict(one) for one in table.get("official", ()) if version in one["versions"]), {})
     ours = [one for one in table.get("ours", ()) if version in one["versions"] or "*" in one["versions"]]
     for one in ours:
         facts |= {key: [*facts.get(key, ()), *value] if key in ADDING else value for key, value in one.items() if key not in ("reason", "drop", "versions")}
-    if "test_cmd" not in facts:
-        known = ", ".join(v for one in table.get("official", ()) for v in one["versions"])
-        raise Fatal(f"no spec for version '{version}' of '{repo}' ('{file.name}' has {known})")
-    seeds = _facts("_conda.toml")["seeds"]
+    seeds = _facts(paths.SPECS / "_conda.toml")["seeds"]
     if facts.get("python") in seeds:
         facts = {"seed": seeds[facts["python"]]} | facts
     drop = [text for one in ours for text in one.get("drop", ())]
     for key in ("pre_install", "eval_commands"):
         facts[key] = [command for command in facts.get(key, ()) if not any(text in command for text in drop)]
     facts |= {key: table[key] for key in ("log_parser", "requirements_paths", "environment_yml_paths", "exclude_newer") if key in table and key not in facts}
+    absent = [key for key in ("python", "test_cmd", "log_parser") if key not in facts]
+    if absent:
+        raise Fatal(f"'{file}' has no {', '.join(absent)} for version '{version}' of '{repo}'")
+    return _made(facts)
+
+
+def _made(facts: dict[str, Any]) -> Spec:
     return Spec(**{key: value for key, value in facts.items() if key in Spec.__dataclass_fields__})
 
 
@@ -124,6 +174,8 @@ def changed_files(patch: str) -> list[str]:
 
 def test_directives(spec: Spec, test_patch: str) -> list[str]:
     """What the test command is given: the official harness's get_test_directives (4.1.0)."""
+    if spec.directives == "none":
+        return []
     files = [name for name in changed_files(test_patch) if not name.endswith(NON_TEST)]
     if spec.directives == "modules":
         return [name.removesuffix(".py").removeprefix("tests/").replace("/", ".") for name in files]

@@ -11,11 +11,14 @@ from swerun.process import clean_env, run
 
 TELLING = re.compile(r"[×╰▶├]|error:|Error")  # where the reason begins, after warnings
 
+# A limit is the date of what a project sees, not of the tool that installs it: pips of before 2022 know no PEP 660. None is pinned that is younger
+PIP = "2024-12-01T00:00:00Z"
+
 
 def uv(*words: str | Path, limit: str = "", env: dict[str, str] | None = None, log: Path | None = None) -> subprocess.CompletedProcess:
     """Run uv; `limit` is the date after which no upload counts. Raises Fatal with the lines in which it gives its reason."""
     cache = {} if os.environ.get("UV_CACHE_DIR") else {"UV_CACHE_DIR": str(paths.cache("uv"))}
-    newer = ("--exclude-newer", limit) if limit else ()
+    newer = ("--exclude-newer", limit, "--exclude-newer-package", f"pip={max(limit, PIP)}") if limit else ()
     try:
         done = run(paths.UV, *words, *newer, env=clean_env({"TZ": "UTC", "UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", **cache, **(env or {})}))
     except CommandFailed as error:
