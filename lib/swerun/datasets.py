@@ -8,7 +8,7 @@ from typing import Any, Callable, NamedTuple
 
 import orjson
 
-from swerun import paths
+from swerun import dates, languages, paths
 from swerun.errors import Fatal, Usage
 from swerun.state import read_json, write_file, write_json
 
@@ -18,6 +18,7 @@ HUGGING_FACE = {
     "lite": "SWE-bench/SWE-bench_Lite",
     "verified": "SWE-bench/SWE-bench_Verified",
     "full": "SWE-bench/SWE-bench",
+    "multimodal": "SWE-bench/SWE-bench_Multimodal",
 }
 FILES = (".jsonl", ".json", ".parquet")
 NEEDED = ("instance_id", "repo", "base_commit", "patch", "test_patch", "problem_statement", "FAIL_TO_PASS", "PASS_TO_PASS")
@@ -82,16 +83,22 @@ def public(row: Row) -> Row:
 
 def _store(stored: Path, raw: list[Any]) -> Dataset:
     rows: dict[str, bytes] = {}
-    refused = []
+    refused: list[str] = []
+    foreign: dict[str, list[str]] = {}  # by language
     for number, raw_row in enumerate(raw, 1):
         try:
             made = normalise(raw_row)
             if made["instance_id"] in rows:
                 raise Fatal("a second row of that name")
             rows[made["instance_id"]] = orjson.dumps(made, option=orjson.OPT_APPEND_NEWLINE)
+        except languages.Foreign as error:
+            foreign.setdefault(error.language, []).append(raw_row["instance_id"])
         except Fatal as error:
             name = raw_row.get("instance_id") if isinstance(raw_row, dict) else None
             refused.append(f"row {number} ({name!r}) refused: {error}")
+    for language, names in foreign.items():
+        what = f"row {names[0]!r} refused: it is" if len(names) == 1 else f"{len(names)} rows refused, {names[0]!r} for one: they are"
+        refused.append(f"{what} {language}, and this toolkit runs Python projects")
     places, offset = {}, 0
     for instance_id, line in rows.items():
         places[instance_id] = [offset, len(line)]
@@ -113,7 +120,7 @@ def normalise(raw: Any) -> Row:
         raise Fatal(f"no field {', '.join(missing)}")
     made = {key: value.isoformat() if hasattr(value, "isoformat") else value for key, value in raw.items()}
     made["version"] = str(made.get("version") or "")
-    made["created_at"] = str(made.get("created_at") or "")
+    made["created_at"] = dates.utc(made.get("created_at"))
     if not isinstance(made["instance_id"], str) or not paths.safe_name(made["instance_id"]):
         raise Fatal("instance_id is not made of letters, digits and . _ + -")
     if not isinstance(made["repo"], str) or not REPO.fullmatch(made["repo"]):
@@ -131,6 +138,10 @@ def normalise(raw: Any) -> Row:
                 raise Fatal(f"{key} is not JSON") from None
         if key != "install_config" and not (isinstance(made[key], list) and all(isinstance(name, str) for name in made[key])):
             raise Fatal(f"{key} is not a list of test names")
+    for key in ("eval_script", "log_parser", "eval_type"):
+        if made.get(key) is not None and not isinstance(made[key], str):
+            raise Fatal(f"{key} is not text")
+    languages.check(made)
     return made
 
 

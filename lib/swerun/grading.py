@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
-from swerun import downloads, freshness, installs, patches, paths, services, slots, spec as specs, venvs, verdicts, workspace
+from swerun import downloads, freshness, histories, installs, patches, paths, services, slots, spec as specs, venvs, verdicts, workspace
 from swerun.errors import Fatal
 from swerun.git import git
 from swerun.process import MARK, Ended, run_limited, task_env, telling
@@ -40,6 +40,7 @@ def grade(row: dict[str, Any], record: Record, remote: str, timeout: float, say:
     folder = paths.task_dir(record["run"], record["instance_id"])
     if not patch.strip() and not run_empty:
         return verdict("empty_patch", patch, None, 0.0, None)
+    histories.require(row["repo"], row["base_commit"], remote, say)  # a spec may be read off the repository
     spec, failing = specs.of(row), []
     for number in range(1 + spec.reruns):
         made, report = grade_once(row, spec, patch, workspace.grading_place(record), folder, remote, timeout, say)

@@ -14,7 +14,7 @@ class Option(NamedTuple):
 
 
 OPTIONS = (
-    Option("DATASET", "verified", "sample, lite, verified, full, a Hugging Face id, or a .jsonl/.json/.parquet file", True),
+    Option("DATASET", "verified", "sample, lite, verified, full, multimodal, a Hugging Face id, or a .jsonl/.json/.parquet file", True),
     Option("SPLIT", "test", "split of a Hugging Face dataset", True),
     Option("IDS", "", "instance ids, separated by spaces or commas, or @file"),
     Option("WHERE", "", "a jq expression over the dataset's rows: keep those it is true for"),

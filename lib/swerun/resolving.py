@@ -1,17 +1,14 @@
 """Resolving a spec to a lock, with uv, in the order in which the official harness installs things."""
 
-import os
 import re
-import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from swerun import interpreters, paths, process, uses, wishing
+from swerun import interpreters, listed, paths, process, wishing
 from swerun.errors import Fatal
-from swerun.git import git
 from swerun.locks import Lock
 from swerun.spec import Spec
 from swerun.state import remove_tree
@@ -22,8 +19,6 @@ LEGACY = "from setuptools.build_meta import __legacy__ as legacy"
 ASK = f"import json; {LEGACY}; print('\\n' + json.dumps(legacy.get_requires_for_build_wheel()))"
 PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 HOOKED = {"hatchling": "editables", "flit_scm": "flit-core", "mesonpy": "ninja", "scikit_build_core": "ninja"}
-# yanked from the index, and what the official harness puts in its place (REPLACE_REQ_PACKAGES)
-REPLACED = {"types-pkg_resources": "types-setuptools"}
 
 
 def upload_limit(spec: Spec, row: dict[str, Any]) -> str:
@@ -43,28 +38,15 @@ def resolve(spec: Spec, row: dict[str, Any], checkout: Path, scratch: Path, log:
     target = ("pip", "install", "--quiet", "--python", scratch / "bin" / "python")
     pins = scratch / "pins.txt"
     pins.write_text("\n".join(spec.pins))
-    for wanted in (spec.seed, _packages(spec, row), spec.pip_packages):
+    for wanted in (spec.seed, listed.packages(spec, row), spec.pip_packages):
         if wanted:
-            listed = scratch / "wanted.txt"
-            listed.write_text("\n".join(wanted))
-            uv(*target, "-r", listed, "-c", pins, limit=limit, log=log)
+            file = scratch / "wanted.txt"
+            file.write_text("\n".join(wanted))
+            uv(*target, "-r", file, "-c", pins, limit=limit, log=log)
     build: list[str] = []
-from swerun import interpreters, paths, process, uses, wishing
-        isolation, env = (), dict(spec.environment)
-        if project and not requires:
-            # what setuptools fetches joins what is installed; what pip installs for an isolated build does not see that
-            build = _compile(_setup_requires(spec, checkout, scratch), _installed(scratch), scratch, limit, log)
-            if build:
-                uv("pip", "install", "--quiet", "--no-deps", "--target", scratch / "build", "--python", scratch / "bin" / "python", *build, limit=limit, log=log)
-                env["PYTHONPATH"] = str(scratch / "build")
-            isolation = ("--no-build-isolation",)
-from swerun import interpreters, paths, process, uses, wishing
-        # a copy from the index goes, as when pip installs the project: behind an editable install it would be the one that is imported
-        own = re.findall(r"^ [+~] (\S+?)(?: @|==\S+ \(from) file:", tried, re.M)
-        if own:
-            uv("pip", "uninstall", "--quiet", "--python", scratch / "bin" / "python", *own, log=log)
-        if requires:
-            build = _compile([*requires, *_hooked(checkout)], [], scratch, limit, log)
+    project = bool(spec.install) and any((checkout / name).is_file() for name in PROJECT_FILES)
+    if project or spec.wishes:
+        build = _add_project(spec, checkout if project else None, scratch, target, pins, limit, log)
     packages = _installed(scratch)
     minor = next((scratch / "lib").glob("python*")).name.removeprefix("python")
     remove_tree(scratch)
@@ -72,6 +54,42 @@ from swerun import interpreters, paths, process, uses, wishing
         build = sorted({*build, *(pin for pin in packages if pin.startswith("pip=="))})
         packages = [pin for pin in packages if not pin.startswith("pip==")]
     return Lock(minor, packages, build, limit)
+
+
+def _add_project(spec: Spec, checkout: Path | None, scratch: Path, target: tuple[str | Path, ...], pins: Path, limit: str, log: Path) -> list[str]:
+    """Install what the project (none for None) and the wishes of its files ask for; returns the pins that only its build needs."""
+    build: list[str] = []
+    requires = _build_requires(checkout) if checkout and "--no-build-isolation" not in spec.install else []
+    isolation, env, asked = (), dict(spec.environment), None
+    if checkout and not requires:
+        # what setuptools fetches joins what is installed; what pip installs for an isolated build does not see that
+        build = _compile(_setup_requires(spec, checkout, scratch), _installed(scratch), scratch, limit, log)
+        if build:
+            uv("pip", "install", "--quiet", "--no-deps", "--target", scratch / "build", "--python", scratch / "bin" / "python", *build, limit=limit, log=log)
+            env["PYTHONPATH"] = str(scratch / "build")
+        isolation = ("--no-build-isolation",)
+        if process.run(scratch / "bin" / "python", "-c", LEGACY, env=process.clean_env(), check=False).returncode:
+            asked = _asked_of_setup_py(spec, checkout, scratch)
+
+    def attempt(wished: list[str]) -> str:
+        """What an installation of the project and these wishes would do, in uv's words."""
+        extras = ",".join(dict.fromkeys([*spec.extras(), *(extra for one in wished if one.startswith(".[") for extra in re.split(r"[\s,]+", one[2:-1]))]))
+        file = scratch / "wished.txt"
+        file.write_text("\n".join([*(one for one in wished if not one.startswith(".[")), *spec.pip_packages] if wished else []))
+        # the project itself takes part, for some of what it needs asks for a version of it; but it is not installed
+        words = asked or ([f"{checkout}[{extras}]" if extras else checkout] if checkout else [])
+        tried = uv(*target[:2], "--dry-run", *target[3:], *isolation, *words, "-r", file, "-c", pins, limit=limit, log=log, env=env).stderr
+        added = re.findall(r"^ [+~] (\S+==\S+)$", tried, re.M)
+        if added:
+            uv(*target, "--no-deps", *added, limit=limit, log=log)
+        return tried
+
+    tried = wishing.most(spec.wishes, attempt, log)
+    # a copy from the index goes, as when pip installs the project: behind an editable install it would be the one that is imported
+    own = re.findall(r"^ [+~] (\S+?)(?: @|==\S+ \(from) file:", tried, re.M)
+    if own:
+        uv("pip", "uninstall", "--quiet", "--python", scratch / "bin" / "python", *own, log=log)
+    return _compile([*requires, *_hooked(checkout)], [], scratch, limit, log) if requires else build
 
 
 def _installed(scratch: Path) -> list[str]:
@@ -135,57 +153,3 @@ def _asked_of_setup_py(spec: Spec, checkout: Path, scratch: Path) -> list[str]:
             elif not extra or extra in spec.extras():
                 wanted.append(f"{line}; {marker}" if marker else line)
     return wanted or ["setuptools"]
-
-
-def _packages(spec: Spec, row: dict[str, Any]) -> list[str]:
-    """The spec's `packages`: words for conda, or the requirements or environment file of the set-up commit."""
-    commit = row.get("environment_setup_commit") or row["base_commit"]
-    if spec.packages == "requirements.txt":
-        return _requirements(row["repo"], commit, row["base_commit"], spec.requirements_paths)
-    if spec.packages == "environment.yml":
-        return _conda_file(spec, row["repo"], commit, row["base_commit"])
-    return shlex.split(spec.packages)
-
-
-def read_from_mirror(repo: str, commits: tuple[str, ...], names: list[str]) -> tuple[str, str]:
-    """(path, text) of the first of these files that a commit has; a commit that is gone from the repository is passed over."""
-    mirror = paths.mirror(repo)
-    uses.hold(mirror)
-    for commit in commits:
-        for name in names:
-            shown = git(mirror, "show", f"{commit}:{name}", check=False)
-            if shown.returncode == 0:
-                return name, shown.stdout
-    raise Fatal(f"none of {', '.join(names) or 'no files'} is in '{repo}' at {commits[0][:12]}")
-
-
-def _requirements(repo: str, commit: str, base_commit: str, names: list[str]) -> list[str]:
-    """A requirements file with the files it includes, less the project itself, as get_requirements of the harness reads it."""
-    name, text = read_from_mirror(repo, (commit, base_commit), names)
-    lines: list[str] = []
-    for line in text.splitlines():
-        line = line.strip()
-        if line.startswith("-r"):
-            other = os.path.normpath(os.path.join(os.path.dirname(name), line[2:].strip()))
-            lines += _requirements(repo, commit, base_commit, [other])
-        elif line and not line.startswith(("-e .", "#", ".[test")):
-            lines.append(line)
-    return [re.sub(r"^([\w.-]+)([<>=!~].*)?$", lambda m: REPLACED.get(m[1], m[0]), line) for line in lines]
-
-
-def _conda_file(spec: Spec, repo: str, commit: str, base_commit: str) -> list[str]:
-    """The packages of a conda environment file under their names on PyPI; what has none there stands in the spec."""
-    import yaml
-
-    _, text = read_from_mirror(repo, (commit, base_commit), spec.environment_yml_paths)
-    wanted: list[str] = []
-    for item in yaml.safe_load(text).get("dependencies", ()):
-        if isinstance(item, dict):
-            wanted += [line for line in item.get("pip", ()) if not line.startswith("-")]
-            continue
-        name, rest = re.fullmatch(r"([\w.-]+)\s*(.*)", str(item).split("::")[-1].strip()).groups()
-        if name == "python" or name in spec.conda_absent:
-            continue
-        version = re.sub(r"^=(?!=)([\d.]+).*$", r"==\1.*", rest.replace(" ", ""))
-        wanted.append(spec.conda_to_pip.get(name, name) + version)
-    return wanted

@@ -149,13 +149,13 @@ def from_tables(repo: str, version: str) -> Spec:
     ours = [one for one in table.get("ours", ()) if version in one["versions"] or "*" in one["versions"]]
     for one in ours:
         facts |= {key: [*facts.get(key, ()), *value] if key in ADDING else value for key, value in one.items() if key not in ("reason", "drop", "versions")}
-    seeds = _facts(paths.SPECS / "_conda.toml")["seeds"]
-    if facts.get("python") in seeds:
-        facts = {"seed": seeds[facts["python"]]} | facts
     drop = [text for one in ours for text in one.get("drop", ())]
     for key in ("pre_install", "eval_commands"):
         facts[key] = [command for command in facts.get(key, ()) if not any(text in command for text in drop)]
     facts |= {key: table[key] for key in ("log_parser", "requirements_paths", "environment_yml_paths", "exclude_newer") if key in table and key not in facts}
+    seeds = _facts(paths.SPECS / "_conda.toml")
+    if facts.get("python") in seeds["seeds"] and facts.get("exclude_newer", "") >= seeds["since"]:
+        facts = {"seed": seeds["seeds"][facts["python"]]} | facts
     absent = [key for key in ("python", "test_cmd", "log_parser") if key not in facts]
     if absent:
         raise Fatal(f"'{file}' has no {', '.join(absent)} for version '{version}' of '{repo}'")

@@ -31,6 +31,11 @@ def parsers() -> set[str]:
     return set(_grading().PARSER_REGISTRY)
 
 
+def parser_languages() -> dict[str, str]:
+    """{name of a log parser: the language of the projects that it is for}, by the official package's own modules."""
+    return {name: parser.__module__.rpartition(".")[2] for name, parser in _grading().PARSER_REGISTRY.items()}
+
+
 def report(row: dict[str, Any], spec: Spec, model_patch: str | None, log: Path) -> Report:
     """get_eval_report of one instance: `resolved`, and `tests_status` where its log was of a run."""
     grading = _grading()

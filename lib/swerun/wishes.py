@@ -82,7 +82,7 @@ def from_tox(tree: Tree, minor: int) -> Iterator[str]:
             condition = re.match(r"([\w.,{}!\s-]+?):\s+(.*)", line)
             if condition and not any(set(one.strip().split("-")) <= factors for one in condition[1].split(",")):
                 continue
-            line = (condition[2] if condition else line).replace("{toxinidir}/", "").replace("{tox_root}/", "").replace("./", "")
+            line = (condition[2] if condition else line).replace("{toxinidir}/", "").replace("{tox_root}/", "")
             # an upgrade of what is as new as it can be: tox takes `-Ur file` as pip does
             included = re.match(r"-(?:U|-upgrade)?\s*(?:r|-requirement)[\s=]*(\S+)", line)
             yield from requirements(tree, os.path.normpath(included[1])) if included else [line]

@@ -55,8 +55,8 @@ def make_venv(row: dict[str, Any], spec: Spec, place: Path, task: Path, checkout
 
 
 def make(row: dict[str, Any], place: Path, task: Path, remote: str, config: Path | None, say: Say) -> Workspace:
-    spec = specs.of(row)
-    return make_venv(row, spec, place, task, make_checkout(row, place, remote, config, say), say)
+    checkout = make_checkout(row, place, remote, config, say)
+    return make_venv(row, specs.of(row), place, task, checkout, say)
 
 
 def existing(record: dict[str, Any], row: dict[str, Any]) -> Workspace | None:
