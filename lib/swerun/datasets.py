@@ -120,7 +120,7 @@ def normalise(raw: Any) -> Row:
         raise Fatal(f"no field {', '.join(missing)}")
     made = {key: value.isoformat() if hasattr(value, "isoformat") else value for key, value in raw.items()}
     made["version"] = str(made.get("version") or "")
-    made["created_at"] = dates.utc(made.get("created_at"))
+    made["created_at"] = dates.text(made.get("created_at"))
     if not isinstance(made["instance_id"], str) or not paths.safe_name(made["instance_id"]):
         raise Fatal("instance_id is not made of letters, digits and . _ + -")
     if not isinstance(made["repo"], str) or not REPO.fullmatch(made["repo"]):

@@ -1,17 +1,18 @@
-"""Times as rows have them, in one form."""
+"""Times as rows have them."""
 
 import datetime
 from typing import Any
 
 
-def utc(value: Any) -> str:
-    """A time as `2020-01-31T12:00:00Z`: rows have it as seconds or milliseconds since 1970 too, or without a zone. Text that is none stays."""
+def text(value: Any) -> str:
+    """A time as uv takes it for a limit: rows have it as seconds or milliseconds since 1970 too; "" for what is no time."""
+    said = str(value if value is not None else "").removesuffix(" UTC").strip()
     try:
-        if isinstance(value, int | float) or str(value).isdecimal():
-            number = float(value)
+        if isinstance(value, int | float) or said.isdecimal():
+            number = float(said)
             found = datetime.datetime.fromtimestamp(number / 1000 if number > 1e11 else number, datetime.UTC)
-        else:
-            found = datetime.datetime.fromisoformat(str(value or ""))
+            return found.strftime("%Y-%m-%dT%H:%M:%SZ")
+        datetime.datetime.fromisoformat(said)
     except (ValueError, OverflowError, OSError):
-        return str(value or "")
-    return found.replace(tzinfo=found.tzinfo or datetime.UTC).astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return ""
+    return said

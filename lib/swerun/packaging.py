@@ -21,7 +21,7 @@ LIFETIME = datetime.timedelta(days=365 * 5 + 60)
 PIPS = {"3.6": "21.3.1", "3.7": "24.0"}
 PIP = "24.2"
 PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
-PLACES = re.compile(r"HOME|TMPDIR|TEMP|TMP|PATH|COVERAGE_\w+|PIP_\w+|TOX_\w+|VIRTUALENV_\w+")  # of tox, not of tests
+PLACES = re.compile(r"HOME|TMPDIR|TEMP|TMP|PATH|COVERAGE_\w+|PIP_\w+|PYTHON\w+|TOX_\w+|VIRTUALENV_\w+")  # of tox, or of how Python itself runs: builds would see that too
 
 
 def spec_of(repo: str, commit: str, date: str, install: list[str]) -> Spec:
@@ -78,8 +78,11 @@ def _allows(text: str, minor: int) -> bool:
 def tox_minors(tree: Tree) -> set[int]:
     """The Pythons of tox's envlist: `py{36,37}-x, py3.8` are 6, 7 and 8."""
     text = tree.read("tox.ini")
-    listed = re.search(r"^env_?list\s*=(.*(?:\n[ \t]+.*)*)", text, re.M)
-    return {int(one) for group in re.findall(r"py\{([\d.,\s]+)\}|py(3\.?\d+)", listed[1] if listed else "") for one in re.findall(r"3\.?(\d+)", "".join(group))}
+    found = re.search(r"^env_?list\s*=(.*(?:\n[ \t]+.*)*)", text, re.M)
+    listed = found[1] if found else ""
+    while braces := re.search(r"([^\s,{}]*)\{([^{}]*)\}([^\s,{}]*)", listed):
+        listed = listed.replace(braces[0], ",".join(f"{braces[1]}{one.strip()}{braces[3]}" for one in braces[2].split(",")))
+    return {int(one) for one in re.findall(r"py3\.?(\d+)", listed)}
 
 
 def environment(tree: Tree) -> dict[str, str]:

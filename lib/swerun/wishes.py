@@ -10,7 +10,9 @@ from swerun.trees import Tree
 
 TESTS = re.compile(r"(unit[-_]?)?tests?|testing|tests?[-_](require(ment)?s|deps|dependencies|extras?|min|base|core)|(ci|dev|unit)[-_]tests?|pytest", re.I)
 DEVELOPMENT = re.compile(r"dev|develop|development|ci|default", re.I)
-FILES = re.compile(r"(?:|(?:.*/)?(?:requirements?|reqs?|requires|tests?|ci|dev|etc|tools)/)[\w.-]+\.(?:txt|in|pip)", re.I)
+# requirements-test.txt, test_requirements.pip, requirements/testing/all.txt, tests/requirements.txt
+FILES = re.compile(r"(?:[\w.-]+/)*(?:requirements?|reqs?|requires)(?:/[\w.-]+)*/[\w.-]+\.(?:txt|pip)|(?:[\w.-]+/)?[\w.-]*(?:req|depend)[\w.-]*\.(?:txt|pip)", re.I)
+OLDEST = re.compile(r"(^|[-_.])(min|minver|minimum|minimal|oldest|lowest)\b|pre[-_]?commit|mypy|typing|lint|docs?\b", re.I)  # of a test that is not the usual one
 TEST_CODE = (":(glob)**/test*/**/*.py", ":(glob)**/*test*.py", ":(glob)**/conftest.py")
 # what an import is called and what it comes in, where the two differ
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "attr": "attrs", "dateutil": "python-dateutil", "sklearn": "scikit-learn", "skimage": "scikit-image",
@@ -38,8 +40,8 @@ def listed(tree: Tree, declared: Declared, minor: int) -> list[str]:
     found = [*from_tox(tree, minor)]
     found += [f".[{name}]" for name in declared.extras if TESTS.fullmatch(name)]
     found += [line for name, wanted in declared.groups.items() if TESTS.fullmatch(name) for line in wanted]
-    files = [name for name in sorted(tree.names) if FILES.fullmatch(name) and not name.endswith(".in")]
-    found += [line for name in files if "test" in name.lower() and re.search(r"req|dep|^ci/", name, re.I) for line in requirements(tree, name)]
+    files = [name for name in sorted(tree.names) if FILES.fullmatch(name) and not OLDEST.search(os.path.basename(name))]
+    found += [line for name in files if "test" in name.lower() for line in requirements(tree, name)]
     if not any(name_of(line).startswith(("pytest", "nose")) or line.startswith(".[") for line in found):  # nothing that is for tests alone
         found += [f".[{name}]" for name in declared.extras if DEVELOPMENT.fullmatch(name)]
         found += [line for name, wanted in declared.groups.items() if DEVELOPMENT.fullmatch(name) for line in wanted]
