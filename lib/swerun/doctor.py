@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from typing import Any, Iterator, NamedTuple
 
-from swerun import disk, interpreters, locks, mirrors, paths, spec as specs, system
+from swerun import disk, environments, interpreters, locks, mirrors, paths, services, spec as specs, system
 from swerun.errors import CommandFailed, Fatal
 from swerun.process import clean_env, run
 from swerun.spec import Spec
@@ -58,6 +58,7 @@ def needs(rows: list[Row], remote: str) -> Iterator[Need]:
     yield from _interpreters(groups)
     found = list(_locks(groups))
     yield from found
+    yield from _services(groups)
     yield from _mirrors(rows, remote)
     yield from _system(groups)
     yield _index(rows, any(need.need == "locks to make" for need in found))
@@ -122,6 +123,22 @@ def _locks(groups: list[Group]) -> Iterator[Need]:
         if rows:
             made = kind != "locks to make"
             yield Need(kind, rows, str(paths.LOCKS) if made else "", "" if made else "a run resolves their specs", comes=True)
+
+
+def _services(groups: list[Group]) -> Iterator[Need]:
+    """What tests talk to on this machine."""
+    by_name: dict[str, list[Row]] = defaultdict(list)
+    for rows, spec in groups:
+        try:
+            for name in services.named(spec):
+                by_name[name] += rows
+        except Fatal as error:
+            yield Need(f"services of {rows[0]['repo']} {rows[0]['version']}", rows, "", str(error))
+    for name, rows in sorted(by_name.items()):
+        own = services.lock(name)
+        at = paths.environment(own.key()) if own else paths.SERVICES / name
+        there = own is None or environments.why_not(own.key()) is None
+        yield Need(f"service {name}", rows, str(at) if there else "", "" if there else "a run builds it", comes=True)
 
 
 def _mirrors(rows: list[Row], remote: str) -> Iterator[Need]:
