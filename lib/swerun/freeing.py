@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
-from swerun import disk, layers, options, paths, spec as specs, uses
+from swerun import disk, layers, options, paths, services, spec as specs, uses
 from swerun.disk import GIB
 from swerun.errors import Fatal
 from swerun.state import is_locked, locked, read_json, remove_tree
@@ -20,7 +20,9 @@ def needed(rows: Iterable[dict[str, Any]]) -> set[Path]:
     for row in rows:
         found |= {paths.mirror(row["repo"]), paths.history(row["repo"], row["base_commit"])}
         try:
-            folder, manifest = layers.usable(row, specs.of(row))
+            spec = specs.of(row)
+            folder, manifest = layers.usable(row, spec)
+            found |= {paths.environment(own.key()) for name in services.named(spec) if (own := services.lock(name))}
         except Fatal:
             continue  # nobody has described it, so nothing was built for it
         if manifest:
