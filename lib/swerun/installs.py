@@ -24,6 +24,21 @@ CCACHE_SIZE = "1G"
 COMPILERS = ("cc", "c++", "gcc", "g++", "clang", "clang++")
 # a line that says why; pip's own words about the command that failed come after it
 REASON = re.compile(r"[\w.]*Error\b|(ERROR|error|fatal error|fatal): (?!subprocess-exited|metadata-gen|legacy-install|Failed building|Could not build)|.*: (fatal )?error: ")
+# what a machine lacks, by what compilers and build tools say of it
+LACKING = (
+    (re.compile(r"(unable to execute|command) '?\S*\b(cc|gcc|g\+\+|c\+\+|clang)'?.*No such file|No such file or directory: '\S*\b(cc|gcc|g\+\+|c\+\+|clang)'|\b(cc|gcc|g\+\+|c\+\+): (command )?not found"),
+     "there is no C compiler on PATH"),
+    (re.compile(r"fatal error: '?([\w./+-]+\.h(pp)?)'?(: No such file|  *file not found)"), "a header is not on this machine: {0}"),
+)
+
+
+def lacking(said: str) -> str:
+    """What a build lacked of the machine, with the way to get it; an empty text where its log does not tell."""
+    for pattern, sentence in LACKING:
+        found = pattern.search(said)
+        if found:
+            return f"{sentence.format(found[1])} ('make doctor' names what installs it), "
+    return ""
 
 
 def install(spec: Spec, checkout: Path, venv: Path, env_key: str, log: Path, say: Say) -> None:
@@ -70,9 +85,10 @@ def shell(command: str, folder: Path, env: dict[str, str], log: Path, tick: Tick
         ended = run_limited(["bash", "-c", command], cwd=folder, env=env | {MARK: str(folder.parent)}, timeout=INSTALL_TIMEOUT, stdin=subprocess.DEVNULL,
                             stdout=file, stderr=subprocess.STDOUT, tick=tick)
     if ended.returncode:
-        lines = [line.strip() for line in said_since(log, start).splitlines() if line.strip()]
+        said = said_since(log, start)
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
         why = "did not end in an hour" if ended.timed_out else next(filter(REASON.match, reversed(lines)), lines[-1])
-        raise Fatal(f"'{command[:80]}' failed: {why[:300]} (the log is {log})")
+        raise Fatal(f"'{command[:80]}' failed: {lacking(said)}{why[:300]} (the log is {log})")
 
 
 def needs_install(spec: Spec, changed: list[str]) -> bool:

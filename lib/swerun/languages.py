@@ -32,7 +32,7 @@ def check(row: dict[str, Any]) -> None:
             raise Fatal(f"no log parser '{parser}' in the official package")
         if known[parser] != "python":
             raise Foreign(known[parser].title().replace("Javascript", "JavaScript"))
-    if said or parser:
+    if said or parser or (row.get("install_config") or {}).get("python"):
         return
     names = re.findall(r'^(?:diff --git "?a/.* "?b/|\+\+\+ b/)(.*?)"?(?:\t.*)?$', f"{row['patch']}\n{row['test_patch']}", re.M)
     endings = [os.path.splitext(name)[1].lower() for name in names]
