@@ -11,6 +11,11 @@ from swerun.state import locked, read_json, remove_tree, write_json
 from swerun.uv import uv
 
 Say = Callable[[str], None]
+# where builds have another version of what is installed: a backend that pip starts sees theirs, pip itself what is installed
+APART = """import os, sys
+if {{"_PYPROJECT_HOOKS_BUILD_BACKEND", "PEP517_BUILD_BACKEND"}} & set(os.environ):
+    sys.path.insert(0, {build!r})
+"""
 
 
 def why_not(env_key: str) -> str | None:
@@ -82,16 +87,18 @@ def _build(lock: Lock, folder: Path, log: Path | None) -> None:
     uv(*install, "-r", folder / "lock.txt", limit=lock.exclude_newer, log=log)
     if lock.build:
         uv(*install, "--target", folder / "build", "-r", folder / "build.txt", limit=lock.exclude_newer, log=log)
+        if {pin.split("==")[0] for pin in set(lock.build) - set(lock.packages)} & {pin.split("==")[0] for pin in lock.packages}:
+            (paths.make_dir(folder / "apart") / "sitecustomize.py").write_text(APART.format(build=str(folder / "build")))
     # uv's own --compile-bytecode needs Python 3.7; files that do not compile (templates, Python 2) are meant not to
     process.run(python, "-I", "-m", "compileall", "-qq", site_packages(folder / "venv"), check=False)
-    process.run("chmod", "-R", "a-w", *(path for path in (folder / "venv", folder / "build") if path.is_dir()))
+    process.run("chmod", "-R", "a-w", *(path for path in (folder / "venv", folder / "build", folder / "apart") if path.is_dir()))
     write_json(folder / "complete.json", {"folder": str(folder), "python": found, "interpreter": interpreters.stamp(found), "files": stamp(folder), "bytes": disk.size(folder)})
 
 
 def build_path(env_key: str) -> Path | None:
-    """Where the packages lie that only builds see."""
-    folder = paths.environment(env_key) / "build"
-    return folder if folder.is_dir() else None
+    """What builds have on PYTHONPATH: the packages that only they see, or what shows them those."""
+    folder = paths.environment(env_key)
+    return next((folder / name for name in ("apart", "build") if (folder / name).is_dir()), None)
 
 
 def site_packages(venv: Path) -> Path:
