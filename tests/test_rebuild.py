@@ -67,3 +67,17 @@ def test_a_patch_compiles_what_it_concerns_and_nothing_else(place: Place, git_re
         output = (place.artifacts / "runs" / f"patch-{number}" / "pair-1" / "test_output.txt").read_text()
         assert made["resolved"] and f"values {values}\n" in output, (what, output)
         assert compiled() == modules, what
+
+
+def test_a_build_may_need_another_version_of_what_is_installed(place: Place, git_repository, tmp_path: Path):
+    files = {"pyproject.toml": '[build-system]\nrequires = ["setuptools==75.8.0", "iniconfig==1.1.1"]\nbuild-backend = "setuptools.build_meta"\n', "apart/__init__.py": "",
+             "setup.py": "from importlib.metadata import version\nfrom setuptools import setup\nopen('built-with.txt', 'w').write(version('iniconfig'))\n"
+                         "setup(name='apart', version='1', packages=['apart'], install_requires=['iniconfig>=2'])\n"}
+    folder, commits = git_repository("apart", [files])
+    config = CONFIG | {"install": WAYS["newer"], "pre_install": [], "pip_packages": ["pytest==8.3.4", "iniconfig==2.0.0", "pip==24.3.1"]}
+    row = ROWS["swerun-sample__gridlab-11"] | {"instance_id": "apart-1", "repo": "an/apart", "base_commit": commits[0], "install_config": config}
+    (tmp_path / "apart.jsonl").write_text(json.dumps(row) + "\n")
+    made = place.records("bin/setup-venv", "--run", "apart", "apart-1", DATASET=str(tmp_path / "apart.jsonl"), REMOTE=str(folder))[0]
+    assert (Path(made["worktree"]) / "built-with.txt").read_text() == "1.1.1"
+    shown = subprocess.run([made["venv"] + "/bin/python", "-c", "import iniconfig, importlib.metadata as m; print(m.version('iniconfig'))"], capture_output=True, text=True, check=True)
+    assert shown.stdout == "2.0.0\n"
