@@ -59,9 +59,7 @@ def _groups(rows: list[Row]) -> tuple[list[Group], list[Need]]:
     """The environments of the rows, and a need for each that nobody has described."""
     by_key: dict[Any, list[Row]] = defaultdict(list)
     for row in rows:
-        source = specs.source(row)
-        own = repr(row["install_config"]) if source == "row" else row["base_commit"] if source == "packaging" else row.get("eval_script") or ""
-        by_key[own, row["repo"], row["version"]].append(row)
+        by_key[specs.group(row)].append(row)
     groups, undescribed = [], []
     for found in by_key.values():
         try:

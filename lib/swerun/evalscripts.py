@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 START, END = ">>>>> Start Test Output", ">>>>> End Test Output"
 # what prepares the image's own place (conda, its folder, git): a task has a place of its own, and test files are restored by us
-THEIRS = re.compile(r"#|set [-+]|source \S*activate|(\S*/)?conda (de)?activate|cd \S*$|git (config|status|show|diff|-c \S+ diff|checkout|reset|apply|log|clean|stash)\b|export (PATH|CONDA\w*)=|:\s|:$")
+THEIRS = re.compile(r"#|set [-+]|source \S*activate|(\S*/)?conda (de)?activate|cd \S*$|export (PATH|CONDA\w*)=|:\s|:$"
+                    r"|git (config|status|show|diff|-c \S+ diff|checkout|reset|apply|log|clean|stash)\b")
 # takes root, which no task has here: what they install is the machine's
 ROOT = re.compile(r"\b(sudo|apt|apt-get|yum|dnf|apk|locale-gen|update-locale|service|systemctl)\b|/etc/")
 INSTALLS = re.compile(r"\bpip3? install\b|\bsetup\.py\b|\b(poetry|pdm|flit|uv|hatch|pipenv|conda|make) (install|sync|develop|build|env|pip)\b")

@@ -8,8 +8,9 @@ from typing import Any
 from swerun.errors import Fatal
 
 PYTHON = (".py", ".pyx", ".pxd", ".pxi", ".pyi", ".ipynb")
-OTHERS = {"JavaScript": (".js", ".jsx", ".mjs", ".cjs", ".vue"), "TypeScript": (".ts", ".tsx"), "Java": (".java",), "Go": (".go",), "Rust": (".rs",), "Ruby": (".rb",),
-          "PHP": (".php",), "C": (".c", ".h"), "C++": (".cc", ".cpp", ".cxx", ".hpp"), "C#": (".cs",), "Kotlin": (".kt",), "Swift": (".swift",), "Scala": (".scala",)}
+OTHERS = {"JavaScript": (".js", ".jsx", ".mjs", ".cjs", ".vue"), "TypeScript": (".ts", ".tsx"), "Java": (".java",), "Go": (".go",), "Rust": (".rs",),
+          "Ruby": (".rb",), "PHP": (".php",), "C": (".c", ".h"), "C++": (".cc", ".cpp", ".cxx", ".hpp"), "C#": (".cs",), "Kotlin": (".kt",),
+          "Swift": (".swift",), "Scala": (".scala",)}
 
 
 class Foreign(Fatal):

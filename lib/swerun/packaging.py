@@ -13,7 +13,8 @@ from swerun.spec import Spec
 from swerun.trees import Tree, opened
 
 # when each minor version of Python came out (peps.python.org: the release schedules)
-RELEASED = {6: "2016-12-23", 7: "2018-06-27", 8: "2019-10-14", 9: "2020-10-05", 10: "2021-10-04", 11: "2022-10-24", 12: "2023-10-02", 13: "2024-10-07", 14: "2025-10-07"}
+RELEASED = {6: "2016-12-23", 7: "2018-06-27", 8: "2019-10-14", 9: "2020-10-05", 10: "2021-10-04", 11: "2022-10-24", 12: "2023-10-02", 13: "2024-10-07",
+            14: "2025-10-07"}
 SETTLED = datetime.timedelta(days=180)   # until the packages that a project needs have wheels for a new Python
 LIFETIME = datetime.timedelta(days=365 * 5 + 60)
 # The date of a task is that of what its project sees, not of the tool that installs it. These know both ways of an editable install (PEP 660,
@@ -37,6 +38,7 @@ def made_from(tree: Tree, date: str, install: list[str]) -> Spec:
     declared = declarations.read(tree)
     packages, files = evalscripts.asked_for(install)
     asked = [*packages, *(line for name in files for line in wishes.requirements(tree, os.path.normpath(name)))]
+    commands = [one for one in install if not re.search(r"\bpip3? install\b", one)]  # those of pip are ours
     minor = python(declared, tree, datetime.date.fromisoformat(date[:10]))
     return Spec(
         python=f"3.{minor}",
@@ -45,7 +47,7 @@ def made_from(tree: Tree, date: str, install: list[str]) -> Spec:
         seed=[f"pip=={PIPS.get(f'3.{minor}', PIP)}", "setuptools", "wheel"],
         pip_packages=["pytest"],
         wishes=wishes.sound([*asked, *wishes.listed(tree, declared, minor)]),
-        install="\n".join([*["python -m pip install -e ."] * bool(tree.names & set(PROJECT_FILES)), *(one for one in install if not re.search(r"\bpip3? install\b", one))]),
+        install="\n".join([*["python -m pip install -e ."] * bool(tree.names & set(PROJECT_FILES)), *commands]),
         environment=environment(tree),
         exclude_newer=date,
     )
@@ -88,5 +90,5 @@ def tox_minors(tree: Tree) -> set[int]:
 def environment(tree: Tree) -> dict[str, str]:
     """What tox sets for tests, where that is the same in every place."""
     parser = declarations.ini(tree.read("tox.ini"))
-    pairs = [line.split("=", 1) for line in (parser.get("testenv", "setenv", fallback="") or "").splitlines() if "=" in line and "{" not in line and not line.strip().startswith("#")]
-    return {name.strip(): value.strip() for name, value in pairs if re.fullmatch(r"\w+", name.strip()) and not PLACES.fullmatch(name.strip())}
+    pairs = re.findall(r"^\s*(\w+)\s*=\s*([^{\n]*?)\s*$", parser.get("testenv", "setenv", fallback="") or "", re.M)
+    return {name: value for name, value in pairs if not PLACES.fullmatch(name)}

@@ -20,7 +20,8 @@ NON_TEST = (".json", ".png", "csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".ym
 
 RUN_ONLY = ("test_cmd", "log_parser", "eval_commands", "directives", "reruns", "rerun_if", "services", "system", "internet")
 SPECS: ContextVar[str] = ContextVar("SPECS", default="")  # the option, where a run says it and the environment does not
-RULES = ("packaging.py", "declared.py", "setuppy.py", "wishes.py", "trees.py", "evalscripts.py")  # what decides a spec from packaging files: another rule is another spec
+# what decides a spec from packaging files: another rule is another spec
+RULES = ("packaging.py", "declared.py", "setuppy.py", "wishes.py", "testtools.py", "trees.py", "evalscripts.py")
 ADDING = ("downloads", "system", "internet")  # each [[ours]] adds to these, where it replaces what others say of anything else
 
 
@@ -115,6 +116,12 @@ def table_of(repo: str, version: str) -> Path | None:
 def is_shipped(row: dict[str, Any]) -> bool:
     """Whether the toolkit's own tables describe a row, so that a lock of its own may speak for its repository and version."""
     return source(row) == "tables" and table_of(row["repo"], row["version"]).parent == paths.SPECS
+
+
+def group(row: dict[str, Any]) -> tuple[str, ...]:
+    """What rows of one environment have in common: their description of it, their table's version, or their commit."""
+    kind = source(row)
+    return row["repo"], kind, {"row": repr(row.get("install_config")), "tables": row["version"], "packaging": row["base_commit"]}[kind]
 
 
 def from_packaging(row: dict[str, Any]) -> Spec:

@@ -6,33 +6,16 @@ import sys
 from typing import Iterator
 
 from swerun.declared import Declared, ini, name_of, toml
+from swerun.testtools import DISTRIBUTIONS, FIXTURES, GONE, KNOWN, PLUGINS, TOOLS
 from swerun.trees import Tree
 
+# names of extras, of groups and of tox's environments
 TESTS = re.compile(r"(unit[-_]?)?tests?|testing|tests?[-_](require(ment)?s|deps|dependencies|extras?|min|base|core)|(ci|dev|unit)[-_]tests?|pytest", re.I)
 DEVELOPMENT = re.compile(r"dev|develop|development|ci|default", re.I)
 # requirements-test.txt, test_requirements.pip, requirements/testing/all.txt, tests/requirements.txt
-FILES = re.compile(r"(?:[\w.-]+/)*(?:requirements?|reqs?|requires)(?:/[\w.-]+)*/[\w.-]+\.(?:txt|pip)|(?:[\w.-]+/)?[\w.-]*(?:req|depend)[\w.-]*\.(?:txt|pip)", re.I)
-OLDEST = re.compile(r"(^|[-_.])(min|minver|minimum|minimal|oldest|lowest)\b|pre[-_]?commit|mypy|typing|lint|docs?\b", re.I)  # of a test that is not the usual one
+FILES = re.compile(r"([\w.-]+/)*(requirements?|reqs?|requires)(/[\w.-]+)*/[\w.-]+\.(txt|pip)|([\w.-]+/)?[\w.-]*(req|depend)[\w.-]*\.(txt|pip)", re.I)
+OTHER = re.compile(r"(^|[-_.])(min|minver|minimum|minimal|oldest|lowest)\b|pre[-_]?commit|mypy|typing|lint|docs?\b", re.I)  # tests that are not the usual ones
 TEST_CODE = (":(glob)**/test*/**/*.py", ":(glob)**/*test*.py", ":(glob)**/conftest.py")
-# what an import is called and what it comes in, where the two differ
-DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow", "attr": "attrs", "dateutil": "python-dateutil", "sklearn": "scikit-learn", "skimage": "scikit-image",
-                 "bs4": "beautifulsoup4", "cv2": "opencv-python-headless", "factory": "factory-boy", "vcr": "vcrpy", "OpenSSL": "pyopenssl", "jwt": "pyjwt",
-                 "dotenv": "python-dotenv", "serial": "pyserial", "zmq": "pyzmq", "Crypto": "pycryptodome", "git": "gitpython", "docx": "python-docx",
-                 "rest_framework": "djangorestframework", "ruamel": "ruamel.yaml", "google": "protobuf", "netCDF4": "netcdf4", "usb": "pyusb"}
-# what tests import first of all and their projects forget to name; nothing else is taken by its import's name alone
-KNOWN = frozenset("mock hypothesis six numpy pandas scipy nose responses freezegun requests requests-mock httpretty parameterized ddt testfixtures trustme vcrpy moto faker "
-                  "factory-boy coverage psutil simplejson python-dateutil pytz attrs pyyaml jinja2 toml tomli lxml beautifulsoup4 pyfakefs webtest unittest2 pexpect "
-                  "docutils pillow matplotlib packaging setuptools typing-extensions aiohttp httpx flask django sqlalchemy cryptography trio anyio syrupy sybil time-machine respx".split())
-GONE = {"imp", "distutils", "asyncore", "asynchat", "smtpd", "StringIO", "urllib2", "ConfigParser", "Queue", "cPickle", "__builtin__", "__future__", "builtins"}
-PLUGINS = {"--cov": "pytest-cov", "--numprocesses": "pytest-xdist", "-n auto": "pytest-xdist", "--dist": "pytest-xdist", "asyncio_mode": "pytest-asyncio",
-           "--timeout": "pytest-timeout", "timeout=": "pytest-timeout", "--benchmark": "pytest-benchmark", "--mpl": "pytest-mpl", "--reruns": "pytest-rerunfailures",
-           "--flake8": "pytest-flake8", "--mypy": "pytest-mypy", "--black": "pytest-black", "--doctest-glob-plus": "pytest-doctestplus", "--doctest-plus": "pytest-doctestplus",
-           "--snapshot": "syrupy", "--isort": "pytest-isort", "--socket": "pytest-socket", "--disable-socket": "pytest-socket",
-           "DJANGO_SETTINGS_MODULE": "pytest-django", "--randomly-seed": "pytest-randomly", "--html": "pytest-html", "--forked": "pytest-forked"}
-FIXTURES = {r"\bmocker\b": "pytest-mock", r"pytest\.mark\.asyncio\b": "pytest-asyncio", r"pytest\.mark\.timeout\b": "pytest-timeout", r"\bhttpx_mock\b": "pytest-httpx",
-            r"\brequests_mock\b": "requests-mock", r"\bhttpserver\b": "pytest-httpserver", r"pytest\.mark\.django_db\b": "pytest-django", r"pytest\.mark\.flaky\b": "pytest-rerunfailures",
-            r"\bfile_regression\b": "pytest-regressions",
-            r"pytest\.mark\.remote_data\b": "pytest-remotedata", r"pytest\.mark\.trio\b": "pytest-trio", r"pytest\.mark\.freeze_time\b": "pytest-freezegun"}
 
 
 def listed(tree: Tree, declared: Declared, minor: int) -> list[str]:
@@ -40,7 +23,7 @@ def listed(tree: Tree, declared: Declared, minor: int) -> list[str]:
     found = [*from_tox(tree, minor)]
     found += [f".[{name}]" for name in declared.extras if TESTS.fullmatch(name)]
     found += [line for name, wanted in declared.groups.items() if TESTS.fullmatch(name) for line in wanted]
-    files = [name for name in sorted(tree.names) if FILES.fullmatch(name) and not OLDEST.search(os.path.basename(name))]
+    files = [name for name in sorted(tree.names) if FILES.fullmatch(name) and not OTHER.search(os.path.basename(name))]
     found += [line for name in files if "test" in name.lower() for line in requirements(tree, name)]
     if not any(name_of(line).startswith(("pytest", "nose")) or line.startswith(".[") for line in found):  # nothing that is for tests alone
         found += [f".[{name}]" for name in declared.extras if DEVELOPMENT.fullmatch(name)]
@@ -48,13 +31,18 @@ def listed(tree: Tree, declared: Declared, minor: int) -> list[str]:
         found += [line for name in files if re.search(r"dev", os.path.basename(name), re.I) for line in requirements(tree, name)]
     if not declared.dependencies:  # it may read them from here, or be no package at all
         found += requirements(tree, "requirements.txt") or requirements(tree, "requirements/base.txt")
-    found += from_tests(tree, declared)
-    return found
+    return [*(line for line in found if not TOOLS.fullmatch(name_of(line))), *from_tests(tree, declared)]
 
 
 def sound(found: list[str]) -> list[str]:
-    """Each of them once that an index can answer, or the project itself."""
-    return [line for line in dict.fromkeys(found) if re.fullmatch(r"\.\[[\w,. -]+\]", line) or name_of(line)]
+    """Each of them once that an index can answer, or the project itself; of a package that several ask for in versions what the first asks for."""
+    made, pinned = [], set()
+    for line in dict.fromkeys(found):
+        name, versions = name_of(line), re.search(r"[<>=~!]", line) and ";" not in line
+        if (name and not (versions and name in pinned)) or re.fullmatch(r"\.\[[\w,. -]+\]", line):
+            made.append(line)
+            pinned |= {name} if versions else set()
+    return made
 
 
 def requirements(tree: Tree, name: str, depth: int = 5) -> list[str]:
@@ -106,16 +94,24 @@ def _lines(parser, section: str, option: str, depth: int = 5) -> Iterator[str]:
 
 def from_tests(tree: Tree, declared: Declared) -> Iterator[str]:
     """What test modules import and the project declares somewhere, what they cannot be imported without, and plugins that they use."""
-    own = {os.path.basename(name).removesuffix(".py") for name in tree.names if name.endswith(".py")} | {part for name in tree.names for part in name.split("/")[:-1]}
-    known = own | GONE | set(sys.stdlib_module_names)
-    imports = {found[1] for line in tree.grep(r"^\s*(import|from) +[A-Za-z_]\w*", *TEST_CODE) if (found := re.match(r"\s*(?:import|from) +(\w+)", line))} - known
-    needed = {line.split()[-1] for line in tree.grep(r"^(import|from) +[A-Za-z_]\w*", *TEST_CODE)} & imports
+    known = _own(tree) | GONE | set(sys.stdlib_module_names)
+    lines = tree.grep(r"^\s*(import|from) +[A-Za-z_]\w*", *TEST_CODE)
+    imports = {line.split()[1] for line in lines} - known
+    needed = {line.split()[1] for line in lines if not line[0].isspace()} & imports  # what stands further in may be missing
     called = lambda modules: {re.sub("_", "-", DISTRIBUTIONS.get(one, one)).lower() for one in modules}
-    lines = [line for table in (declared.extras, declared.groups) for wanted in table.values() for line in wanted]
-    yield from (line for line in lines if name_of(line) in called(imports))
+    yield from (line for table in (declared.extras, declared.groups) for wanted in table.values() for line in wanted if name_of(line) in called(imports))
     yield from sorted(called(needed) & KNOWN | {one for one in called(needed) if one.startswith("pytest-")})
     settings = tree.read("pyproject.toml").partition("[tool.pytest")[2].partition("\n[tool.")[0]
     for parser, section in ((ini(tree.read(name)), section) for name in ("pytest.ini", "setup.cfg", "tox.ini") for section in ("pytest", "tool:pytest")):
         settings += "".join(f"{option}={value}\n" for option, value in (parser.items(section) if parser.has_section(section) else ()))
-    yield from (plugin for word, plugin in PLUGINS.items() if word in settings)
+    yield from (plugin for word, plugin in PLUGINS.items() if word in settings.lower())
     yield from (plugin for pattern, plugin in FIXTURES.items() if tree.grep(pattern, *TEST_CODE))
+
+
+def _own(tree: Tree) -> set[str]:
+    """Modules of the repository: at its root and in src, lib and python, and what stands beside tests."""
+    found = set()
+    for name in tree.names:
+        first, *rest = name.split("/")
+        found |= {first.removesuffix(".py"), *(rest[:1] if first in ("src", "lib", "python") else ()), *([rest[-1].removesuffix(".py")] if "test" in name and rest else ())}
+    return found

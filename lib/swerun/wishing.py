@@ -9,7 +9,8 @@ from packaging.utils import canonicalize_name
 from swerun.declared import name_of
 from swerun.errors import Fatal
 
-ABSENT = re.compile(r"Failed to (?:build|download and build|download) [`']?([\w.-]+?)(?:==|[`' ])|([\w.-]+) was not found in the|there (?:are|is) no versions? of ([\w.-]+?)(?:==|[ ,<>=!])")
+ABSENT = re.compile(r"Failed to (?:build|download and build|download) [`']?([\w.-]+?)(?:==|[`' ])|([\w.-]+) was not found in the"
+                    r"|there (?:are|is) no versions? of ([\w.-]+?)(?:==|[ ,<>=!])")
 
 
 def most(wishes: list[str], attempt: Callable[[list[str]], str], log: Path) -> str:
