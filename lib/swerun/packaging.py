@@ -21,6 +21,8 @@ LIFETIME = datetime.timedelta(days=365 * 5 + 60)
 # and `setup.py develop`): pips before 21.3 refuse a pyproject.toml that names its builder, and pips of 2025 give up the other way
 PIPS = {"3.6": "21.3.1", "3.7": "24.0"}
 PIP = "24.2"
+# pytest 4.6 is the first that lists what passed, with -rA, in the words that the official parsers read
+REPORTING = "2019-06-10T00:00:00Z"
 PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 PLACES = re.compile(r"HOME|TMPDIR|TEMP|TMP|PATH|COVERAGE_\w+|PIP_\w+|PYTHON\w+|TOX_\w+|VIRTUALENV_\w+")  # of tox, or of how Python itself runs: builds would see that too
 
@@ -49,7 +51,7 @@ def made_from(tree: Tree, date: str, install: list[str]) -> Spec:
         wishes=wishes.sound([*asked, *wishes.listed(tree, declared, minor)]),
         install="\n".join([*["python -m pip install -e ."] * bool(tree.names & set(PROJECT_FILES)), *commands]),
         environment=environment(tree),
-        exclude_newer=date,
+        exclude_newer=max(date, REPORTING),
     )
 
 

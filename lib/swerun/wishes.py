@@ -5,6 +5,8 @@ import re
 import sys
 from typing import Iterator
 
+from packaging.requirements import Requirement
+
 from swerun.declared import Declared, ini, name_of, toml
 from swerun.testtools import DISTRIBUTIONS, FIXTURES, GONE, KNOWN, PLUGINS, TOOLS
 from swerun.trees import Tree
@@ -16,6 +18,8 @@ DEVELOPMENT = re.compile(r"dev|develop|development|ci|default", re.I)
 FILES = re.compile(r"([\w.-]+/)*(requirements?|reqs?|requires)(/[\w.-]+)*/[\w.-]+\.(txt|pip)|([\w.-]+/)?[\w.-]*(req|depend)[\w.-]*\.(txt|pip)", re.I)
 OTHER = re.compile(r"(^|[-_.])(min|minver|minimum|minimal|oldest|lowest)\b|pre[-_]?commit|mypy|typing|lint|docs?\b", re.I)  # tests that are not the usual ones
 TEST_CODE = (":(glob)**/test*/**/*.py", ":(glob)**/*test*.py", ":(glob)**/conftest.py")
+
+PYTESTS = ("4.6.11", "5.4.3", "6.2.5", "7.4.4", "8.3.3", "9.0.0")  # see packaging.REPORTING
 
 
 def listed(tree: Tree, declared: Declared, minor: int) -> list[str]:
@@ -39,6 +43,8 @@ def sound(found: list[str]) -> list[str]:
     made, pinned = [], set()
     for line in dict.fromkeys(found):
         name, versions = name_of(line), re.search(r"[<>=~!]", line) and ";" not in line
+        if name == "pytest" and not any(Requirement(line).specifier.contains(one) for one in PYTESTS):
+            continue
         if (name and not (versions and name in pinned)) or re.fullmatch(r"\.\[[\w,. -]+\]", line):
             made.append(line)
             pinned |= {name} if versions else set()
