@@ -242,7 +242,7 @@ deps = flake8
      [".[dev]", "pytest-cov"]),
     # classifiers of a Python that is no more are not kept up; those of a living one say what it is tested with
     ({"setup.cfg": "[metadata]\nclassifiers =\n  Programming Language :: Python :: 3.6\n[options]\ninstall_requires = six\n"}, "2024-06-01", "3.12", []),
-    ({"setup.cfg": "[metadata]\nclassifiers =\n  Programming Language :: Python :: 3.6\n[options]\ninstall_requires = six\n"}, "2019-06-01", "3.6", []),
+    ({"setup.cfg": "[metadata]\nclassifiers =\n  Programming Language :: Python :: 3.6\n[options]\ninstall_requires = six\n"}, "2019-07-01", "3.6", []),
     ({"requirements.txt": "flask\n", "test_app.py": "import mock\nimport flask\nimport yaml\nimport whatever\ntry:\n    import numpy\nexcept ImportError:\n    pass\n"}, "2020-06-01", "3.8",
      ["flask", "mock", "pyyaml"]),
 ], ids=["tox", "poetry", "groups", "setup.cfg", "stale", "kept", "none"])

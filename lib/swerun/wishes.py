@@ -19,7 +19,9 @@ FILES = re.compile(r"([\w.-]+/)*(requirements?|reqs?|requires)(/[\w.-]+)*/[\w.-]
 OTHER = re.compile(r"(^|[-_.])(min|minver|minimum|minimal|oldest|lowest)\b|pre[-_]?commit|mypy|typing|lint|docs?\b", re.I)  # tests that are not the usual ones
 TEST_CODE = (":(glob)**/test*/**/*.py", ":(glob)**/*test*.py", ":(glob)**/conftest.py")
 
-PYTESTS = ("4.6.11", "5.4.3", "6.2.5", "7.4.4", "8.3.3", "9.0.0")  # see packaging.REPORTING
+# every pytest that reports what the parsers read (see packaging.REPORTING)
+PYTESTS = [f"{major}.{minor}.{patch}" for major, minors in ((4, (6,)), (5, range(5)), (6, range(3)), (7, range(5)), (8, range(6)), (9, range(4)))
+           for minor in minors for patch in range(13)]
 
 
 def listed(tree: Tree, declared: Declared, minor: int) -> list[str]:
