@@ -19,7 +19,7 @@ def facts(row: dict[str, Any]) -> dict[str, Any]:
     config = row["install_config"]
     if not isinstance(config, dict):
         raise Fatal(f"install_config of '{row['instance_id']}' is not an object")
-    values = {NAMES.get(key, key): value for key, value in config.items() if value not in (None, "", [], {})}
+    values = {NAMES.get(key, key): value for key, value in config.items() if value not in (None, "", [], {}) or (key, value) == ("seed", [])}  # nothing to begin with is something said
     for key in LISTS:
         if isinstance(values.get(key), str):
             values[key] = [values[key]]

@@ -16,6 +16,8 @@ from swerun.uv import uv
 
 # run in a project's folder: the last line printed is what its setup.py or setup.cfg asks to have before it is run
 LEGACY = "from setuptools.build_meta import __legacy__ as legacy"
+IS_OLD = 3
+OLD = f"import setuptools, sys\ntry: {LEGACY}\nexcept ImportError: sys.exit({IS_OLD})"
 ASK = f"import json; {LEGACY}; print('\\n' + json.dumps(legacy.get_requires_for_build_wheel()))"
 PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 HOOKED = {"hatchling": "editables", "flit_scm": "flit-core", "mesonpy": "ninja", "scikit_build_core": "ninja"}
@@ -68,7 +70,7 @@ def _add_project(spec: Spec, checkout: Path | None, scratch: Path, target: tuple
             uv("pip", "install", "--quiet", "--no-deps", "--target", scratch / "build", "--python", scratch / "bin" / "python", *build, limit=limit, log=log)
             env["PYTHONPATH"] = str(scratch / "build")
         isolation = ("--no-build-isolation",)
-        if process.run(scratch / "bin" / "python", "-c", LEGACY, env=process.clean_env(), check=False).returncode:
+        if process.run(scratch / "bin" / "python", "-c", OLD, env=process.clean_env(), check=False).returncode == IS_OLD:
             asked = _asked_of_setup_py(spec, checkout, scratch)
 
     def attempt(wished: list[str]) -> str:
