@@ -21,6 +21,7 @@ def compiled(place: Place) -> list[str]:
     return [line for line in file.read_text().splitlines() if " -c " in line] if file.is_file() else []
 
 
+@pytest.mark.slow
 def test_a_build_and_a_patched_tree_compile_through_ccache(place: Place, tmp_path: Path):
     folder = tmp_path / "with-ccache"
     folder.mkdir()
@@ -36,6 +37,7 @@ def test_a_build_and_a_patched_tree_compile_through_ccache(place: Place, tmp_pat
     assert made["resolved"] and len(compiled(place)) > len(first)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("ccache"), reason="no ccache on this machine")
 def test_another_folder_compiles_nothing_again(place: Place):
     ccache = place.artifacts / "cache/ccache"

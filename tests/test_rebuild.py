@@ -30,7 +30,7 @@ CHANGES = {  # what a patch changes: the modules compiled for it, the values tha
 WAYS = {"legacy": "python -m pip install --no-use-pep517 --no-build-isolation -e .", "newer": "python -m pip install -e ."}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [pytest.param("legacy", marks=pytest.mark.slow), "newer"])
 def test_a_patch_compiles_what_it_concerns_and_nothing_else(place: Place, git_repository, tmp_path: Path, way: str):
     files = FILES | ({"pyproject.toml": '[build-system]\nrequires = ["setuptools==75.8.0"]\nbuild-backend = "setuptools.build_meta"\n'} if way == "newer" else {})
     folder, commits = git_repository("pair", [files])
