@@ -113,6 +113,7 @@ def test_a_row_runs_by_its_own_eval_script(project: Project) -> None:
     assert project.graded("none", "null")["resolved"] is False
 
 
+@pytest.mark.slow
 def test_a_row_runs_by_its_own_install_config(project: Project) -> None:
     project.rows({"install_config": CONFIG, "version": "0.0"})
     assert project.graded("gold")["resolved"] is True

@@ -69,6 +69,7 @@ def test_a_patch_compiles_what_it_concerns_and_nothing_else(place: Place, git_re
         assert compiled() == modules, what
 
 
+@pytest.mark.slow
 def test_a_build_may_need_another_version_of_what_is_installed(place: Place, git_repository, tmp_path: Path):
     files = {"pyproject.toml": '[build-system]\nrequires = ["setuptools==75.8.0", "iniconfig==1.1.1"]\nbuild-backend = "setuptools.build_meta"\n', "apart/__init__.py": "",
              "setup.py": "from importlib.metadata import version\nfrom setuptools import setup\nopen('built-with.txt', 'w').write(version('iniconfig'))\n"
