@@ -126,5 +126,3 @@ def _index(rows: list[Row], dated: bool) -> Need:
         reason = error.stderr.strip().rpartition("\n")[2].strip().removeprefix("cause: ")
         return Need("package index", rows, "", f"set UV_DEFAULT_INDEX to one that uv can reach: {reason[:160]}")
     return Need("package index", rows, "reached by uv")
-
-

@@ -60,8 +60,7 @@ class Spec:
 
         A fact that is as it is by default is left out, so that a new kind of fact makes no lock stale.
         """
-        usual = asdict(Spec("", "", ""))
-        facts = {key: value for key, value in asdict(self).items() if key not in RUN_ONLY and value != usual[key]}
+        facts = {key: value for key, value in asdict(self).items() if key not in RUN_ONLY and value != USUAL[key]}
         return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:12]
 
     def extras(self) -> list[str]:
@@ -72,6 +71,9 @@ class Spec:
     def editable(self) -> bool:
         """Whether an edit to a Python file is seen without installing again."""
         return bool(re.search(r"(^|\s)(-e|--editable)\s|setup\.py\s+develop", self.install)) or not self.install
+
+
+USUAL = asdict(Spec("", "", ""))
 
 
 def of(row: dict[str, Any]) -> Spec:
