@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def setup(place: Place, tasks: Path, run: str = "r", name: str = "tiny-0") -> tu
 
 
 def files(environment: Path) -> list[Path]:
-    return [file for file in environment.rglob("*") if not file.is_dir() and file.name != "complete.json"]
+    return [file for file in environment.rglob("*") if not file.is_dir() and file.name not in ("complete.json", "sealed")]
 
 
 def content(environment: Path) -> dict[Path, bytes]:
@@ -42,10 +43,13 @@ def content(environment: Path) -> dict[Path, bytes]:
 
 
 def sealed(environment: Path) -> None:
-    """Nobody writes into it by accident, and what somebody writes by force is in no other place."""
+    """Nobody writes into it by accident; what it shares, it shares with sealed folders alone, by way of the pool."""
+    pool = Counter(file.stat().st_ino for file in (environment.parents[1] / "pool").glob("*/*"))
+    links = Counter(file.stat().st_ino for kind in ("environments", "layers") for file in (environment.parents[1] / kind).rglob("*") if file.is_file() and not file.is_symlink())
     for path in (path for name in ("venv", "build") for path in (environment / name).rglob("*") if "__pycache__" not in path.parts and not path.is_symlink()):
         at = path.stat()
-        assert not at.st_mode & 0o222 and (path.is_dir() or at.st_nlink == 1), f"{path} has mode {at.st_mode:o} and {at.st_nlink} links"
+        assert not at.st_mode & 0o222, f"{path} has mode {at.st_mode:o}"
+        assert path.is_dir() or at.st_nlink == links[at.st_ino] + pool[at.st_ino], f"{path} is linked from elsewhere, {at.st_nlink} times"
 
 
 def built(said: str) -> int:
@@ -161,11 +165,41 @@ def test_what_python_caches_later_is_no_change(made):
     assert built(setup(place, tasks)[1]) == 0
 
 
-def test_no_file_of_an_environment_can_be_written_or_is_one_of_another_place(warm: Place):
+def test_no_file_of_an_environment_can_be_written_or_is_one_of_a_task(warm: Place):
     environments = [file.parent for file in warm.artifacts.glob("cache/environments/*/complete.json")]
     assert environments and any((one / "build").is_dir() for one in environments)
     for one in environments:
         sealed(one)
+
+
+def test_environments_that_have_the_same_files_take_their_room_once_and_what_changes_in_both_is_built_again_in_both(tmp_path: Path, uv_cache: Path):
+    place = Place(tmp_path, uv_cache)
+    (tmp_path / "more").mkdir()
+    few, more = dataset(tmp_path, pip_packages=["iniconfig==2.0.0"]), dataset(tmp_path / "more")
+    one, two = setup(place, few, "few")[0], setup(place, more, "more")[0]
+    assert one != two and built(setup(place, few, "again")[1]) == 0  # its links are more than when it was sealed, which is no change
+    same = [file for file in files(one) if file.stat().st_ino in {other.stat().st_ino for other in files(two)}]
+    assert {"__init__.py", "_parse.py"} <= {file.name for file in same} and {file.suffix for file in same} >= {".py", ".pyc"}
+    right = content(one), content(two)
+    assert {name for name, data in right[0].items() if right[1].get(name) == data and data} <= {file.relative_to(one) for file in same}
+    for environment in (one, two):
+        python = environment / "venv/bin/python"
+        told = subprocess.run([python, "-v", "-c", "import iniconfig; print(iniconfig.__file__, iniconfig.IniConfig.__init__.__code__.co_filename)"], check=True, capture_output=True, text=True)
+        assert told.stdout.count(f"{environment}/venv/lib/") == 2 and "matches" in told.stderr and "wrote" not in told.stderr  # what was compiled fits
+    edit(b"return", b"retrun")(one)
+    assert content(two) != right[1]
+    assert CHANGED in setup(place, more, "mended")[1] and CHANGED in setup(place, few, "mended")[1]
+    assert (content(one), content(two)) == right
+    place.run("rm", "-rf", *(place.artifacts / "worktrees").glob("*"))
+    before = disk(place)
+    place.run("scripts/gc", "--dataset", few)
+    assert one.is_dir() and not two.exists() and built(setup(place, few, "left")[1]) == 0 and disk(place) < before
+    names = {file.stat().st_nlink for file in (place.artifacts / "cache/pool").glob("*/*")}
+    assert min(names) > 1
+
+
+def disk(place: Place) -> int:
+    return int(place.run("du", "-s", place.artifacts / "cache").stdout.split()[0])
 
 
 def started(place: Place, tasks: Path, name: str, run: str, said: Path) -> subprocess.Popen:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from swerun import checkouts, disk, downloads, environments, installs, paths, resolving, slots, venvs
+from swerun import checkouts, disk, downloads, environments, installs, paths, pool, resolving, seals, slots, venvs
 from swerun.downloads import Given
 from swerun.environments import Say
 from swerun.errors import Fatal
@@ -93,7 +93,9 @@ def build(row: dict[str, Any], spec: Spec, folder: Path, say: Say, known: list[L
         _keep(venv / name, making / "layer" / "kept" / "venv" / name, checkout, venv)
     paths.make_dir(making / "layer" / "kept")
     (making / "layer").rename(folder)
-    manifest |= {"seconds": round(time.monotonic() - start, 3), "files": environments.stamp(folder / "kept"), "bytes": disk.size(folder)}
+    pool.share(folder / "kept")
+    seals.seal(folder / "kept", folder / seals.RECORD)
+    manifest |= {"seconds": round(time.monotonic() - start, 3), "bytes": disk.own_size(folder)}
     write_json(folder / "manifest.json", manifest)
     remove_tree(making)
     return manifest

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from swerun import paths
 from swerun.state import read_json
 
 GIB = 2**30
-KINDS = ("mirrors", "histories", "environments", "layers", "downloads", "ccache", "uv", "datasets", "logs")
+KINDS = ("mirrors", "histories", "environments", "layers", "pool", "downloads", "ccache", "uv", "datasets", "logs")
 
 
 class Taken(NamedTuple):
@@ -36,13 +37,29 @@ def size(folder: Path, seen: set[tuple[int, int]] | None = None) -> int:
     return total
 
 
+def own_size(*folders: Path, elsewhere: int = 0) -> int:
+    """Bytes that go when these folders go: of files that are linked nowhere else, or only `elsewhere` times (by the pool, once)."""
+    links: Counter[int] = Counter()
+    found: dict[int, os.stat_result] = {}
+    total = 0
+    for folder in folders:
+        for at, _, names in os.walk(folder):
+            total += os.lstat(at).st_blocks * 512
+            for name in names:
+                with contextlib.suppress(OSError):
+                    stat = os.lstat(os.path.join(at, name))
+                    links[stat.st_ino] += 1
+                    found[stat.st_ino] = stat
+    return total + sum(stat.st_blocks * 512 for inode, stat in found.items() if stat.st_nlink <= links[inode] + elsewhere)
+
+
 def known_size(folder: Path) -> int:
     """The same of an environment or a layer, which note it when they are built: their files are many."""
     for name in ("complete.json", "manifest.json"):
         made = read_json(folder / name)
         if made and "bytes" in made:
             return made["bytes"]
-    return size(folder)
+    return own_size(folder)
 
 
 def folders(kind: str) -> list[Path]:

@@ -1,11 +1,9 @@
 """Shared environments, one a lock, built once and never written again: whole, unchanged, on the interpreter it was made with."""
 
-import hashlib
-import os
 from pathlib import Path
 from typing import Callable
 
-from swerun import disk, interpreters, paths, process, slots, uses
+from swerun import disk, interpreters, paths, pool, process, seals, slots, uses
 from swerun.locks import Lock
 from swerun.state import locked, read_json, remove_tree, write_json
 from swerun.uv import uv
@@ -28,33 +26,13 @@ def why_not(env_key: str) -> str | None:
         return f"made for another place, '{made.get('folder')}'"  # it holds its own path
     if made["interpreter"] != interpreters.stamp(made["python"]):
         return f"its interpreter '{made['python']}' was removed or changed"
-    return None if made["files"] == stamp(folder) else "its files were changed"
+    return None if seals.unbroken(folder, folder / seals.RECORD) else "its files were changed"
 
 
 def held(env_key: str) -> bool:
     """Whether an environment can be used; if so it stays until this process is done with it."""
     uses.hold(paths.environment(env_key))
     return why_not(env_key) is None
-
-
-def stamp(folder: Path) -> str:
-    """A digest of the name, size and change time of every file, which nothing that writes one leaves as it was.
-
-    Python's caches are left out: Python and pytest write some of them later.
-    """
-    found: list[str] = []
-    waiting = [str(folder)]
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    if entry.name != "__pycache__":
-                        waiting.append(entry.path)
-                elif entry.name != "complete.json":
-                    at = entry.stat(follow_symlinks=False)
-                    found.append(f"{entry.path}\0{at.st_size}\0{at.st_ctime_ns}")
-    found.sort()
-    return hashlib.blake2b("\n".join(found).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def ensure(lock: Lock, say: Say = lambda text: None, log: Path | None = None) -> str:
@@ -89,10 +67,15 @@ def _build(lock: Lock, folder: Path, log: Path | None) -> None:
         uv(*install, "--target", folder / "build", "-r", folder / "build.txt", limit=lock.exclude_newer, log=log)
         if {pin.split("==")[0] for pin in set(lock.build) - set(lock.packages)} & {pin.split("==")[0] for pin in lock.packages}:
             (paths.make_dir(folder / "apart") / "sitecustomize.py").write_text(APART.format(build=str(folder / "build")))
+    pool.date(folder)
+    packages = site_packages(folder / "venv")
     # uv's own --compile-bytecode needs Python 3.7; files that do not compile (templates, Python 2) are meant not to
-    process.run(python, "-I", "-m", "compileall", "-qq", site_packages(folder / "venv"), check=False)
+    # named without this environment's folder, what was compiled is the same in all; Python puts the path right on import
+    process.run(python, "-I", "-m", "compileall", "-qq", "-d", packages.relative_to(folder), packages, check=False)
     process.run("chmod", "-R", "a-w", *(path for path in (folder / "venv", folder / "build", folder / "apart") if path.is_dir()))
-    write_json(folder / "complete.json", {"folder": str(folder), "python": found, "interpreter": interpreters.stamp(found), "files": stamp(folder), "bytes": disk.size(folder)})
+    pool.share(folder)
+    seals.seal(folder, folder / seals.RECORD)
+    write_json(folder / "complete.json", {"folder": str(folder), "python": found, "interpreter": interpreters.stamp(found), "bytes": disk.own_size(folder)})
 
 
 def build_path(env_key: str) -> Path | None:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator
 
-from swerun import disk, layers, options, paths, services, spec as specs, uses
+from swerun import disk, layers, options, paths, pool, services, spec as specs, uses
 from swerun.disk import GIB
 from swerun.errors import Fatal
 from swerun.state import is_locked, locked, read_json, remove_tree
@@ -62,8 +62,14 @@ def free(folders: list[Path], say: Say) -> tuple[int, list[Path]]:
                 total += disk.known_size(folder)
                 uses.free(folder)
         if len(folders) > AT_ONCE:
-            say(f"{min(start + AT_ONCE, len(folders))} of {len(folders)} looked at, {total / GIB:.1f} GiB freed")
-    return total, left
+            say(f"{min(start + AT_ONCE, len(folders))} of {len(folders)} looked at")
+    return total + (pool.prune() if len(left) < len(folders) else 0), left
+
+
+def size(folders: list[Path]) -> int:
+    """Bytes that freeing these would free."""
+    pooled = [folder for folder in folders if folder.parent.name in ("environments", "layers")]
+    return disk.own_size(*pooled, elsewhere=1) + disk.own_size(*(folder for folder in folders if folder not in pooled))
 
 
 def shrink_uv() -> int:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any, ContextManager
 
-from swerun import environments, locks, paths, uses, venvs
+from swerun import environments, locks, paths, seals, uses, venvs
 from swerun.environments import Say
 from swerun.git import git
 from swerun.locks import Lock
@@ -31,7 +31,7 @@ def _usable(folder: Path, wanted: list[Lock]) -> dict[str, Any] | None:
     if not manifest or "exclude_newer" not in manifest["lock"]:  # of an earlier version of the toolkit
         return None
     fitting = [lock.key() for lock in wanted if lock.key() not in (manifest["unfit"] or ())]
-    if (not fitting or manifest["env_key"] in fitting) and manifest["files"] == environments.stamp(folder / "kept"):
+    if (not fitting or manifest["env_key"] in fitting) and seals.unbroken(folder / "kept", folder / seals.RECORD):
         return manifest
     return None
 
