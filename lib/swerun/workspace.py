@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
-from swerun import checkouts, histories, layers, paths, process, services, spec as specs, venvs
+from swerun import checkouts, histories, layers, paths, placing, process, services, spec as specs, venvs
 from swerun.spec import Spec
 from swerun.state import remove_tree
 
@@ -35,6 +35,7 @@ def make_checkout(row: dict[str, Any], place: Path, remote: str, config: Path | 
         for old in ("venv", "home"):
             remove_tree(place / old)
     histories.require(row["repo"], row["base_commit"], remote, say)
+    placing.make(place)
     checkout = checkouts.create(place / "testbed", row["repo"], row["base_commit"])
     checkouts.link_config(checkout, config)
     return checkout
@@ -73,7 +74,7 @@ def existing(record: dict[str, Any], row: dict[str, Any]) -> Workspace | None:
 def remove(record: dict[str, Any]) -> None:
     """Remove the places of a task that is done, and the run's folder with the last of them."""
     place = agent_place(record)
-    remove_tree(place)
+    placing.remove(place)
     with contextlib.suppress(OSError):
         place.parent.rmdir()
 
