@@ -10,7 +10,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 # Values reach the recipes through the environment and are expanded nowhere: $, # and quotes survive
-OPTIONS := ARTIFACTS DATASET SPLIT IDS WHERE START SAMPLE SEED AGENT MODEL EFFORT MAX_TURNS PROMPT RUN ITERATIONS TIMEOUT \
+OPTIONS := ARTIFACTS DATASET SPLIT IDS WHERE START SAMPLE SEED AGENT MODEL EFFORT MAX_TURNS PROMPT RUN ITERATIONS FEEDBACK RESET BUDGET MAX_COST PATIENCE TIMEOUT \
   TEST_TIMEOUT TEST_JOBS MCP CONFIG REMOTE SPECS PREDICTIONS STAGE EMPTY_PATCH REPEAT LEDGER DISK_LIMIT KEEP DRY V
 $(foreach v,$(OPTIONS),$(if $(filter-out undefined default,$(origin $v)),$(eval override export $v := $$(value $v))))
 
@@ -37,7 +37,7 @@ run: ready ## run the chosen tasks and grade them (-j8); the same command again 
 	$(MAKE) -k $(DEFAULT_JOBS) tasks RUN=$$1 PLAN=$$2 & make=$$!; stopped=; \
 	trap 'stopped=1; kill -TERM $$make' TERM INT; \
 	while wait $$make; code=$$?; kill -0 $$make 2>/dev/null; do :; done; \
-	rm -f $$2; [ -z "$$stopped" ] || exit 130; bin/collect --run $$1 || code=2; exit $$code
+	rm -f $$2; [ -z "$$stopped" ] || exit 130; bin/collect --run $$1 || code=2; scripts/stop --why --run $$1 || code=2; exit $$code
 
 ifdef PLAN
 include $(PLAN)
@@ -50,7 +50,7 @@ $(RUN_DIR)/%/agent.json:
 	$(Q)[ -e $(RUN_DIR)/stop ] || exec bin/run-agent --run $(RUN) -- $* >/dev/null
 
 $(RUN_DIR)/%/tests.json: | $(RUN_DIR)/%/agent.json
-	$(Q)[ -e $(RUN_DIR)/stop ] || exec bin/run-tests --once --run $(RUN) -- $* >/dev/null
+	$(Q)[ ! -e $(RUN_DIR)/$*/agent.json ] || { [ -e $(RUN_DIR)/stop ] && [ ! -s $(RUN_DIR)/stop ]; } || exec bin/run-tests --once --run $(RUN) -- $* >/dev/null
 endif
 
 run-sample: export override DATASET := sample

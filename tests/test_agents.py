@@ -45,7 +45,7 @@ def test_an_agent_is_given_what_the_contract_says(warm: Place, agent: Any, tmp_p
     (tmp_path / "config/.mcp.json").write_text("{}")
     looks = agent("""env -0 > "$AGENT_OUT/env"; cat > "$AGENT_OUT/stdin"; pwd -P > "$AGENT_OUT/cwd"; command -v python > "$AGENT_OUT/python"
         cd /; python -c 'import textkit; print(textkit.__file__)' > "$AGENT_OUT/imported"
-        echo '{"cost_usd": 0.25, "tokens": {"input": 7}, "session_id": "of its own"}' > "$AGENT_OUT/usage.json" """)
+        echo '{"cost_usd": 0.25, "tokens": {"input": 7}, "session_id": "of its own"}' > "$AGENT_OUT/usage.json"; cd - >/dev/null; echo x > x.txt""")
     chosen = ("--dataset", "sample", "--run", "contract", ID)
     made = warm.run("bin/make-worktree", *chosen, CONFIG=str(tmp_path / "config")).stdout
     made = warm.run("bin/setup-venv", input=made).stdout
@@ -64,12 +64,13 @@ def test_an_agent_is_given_what_the_contract_says(warm: Place, agent: Any, tmp_p
     assert record["model_name_or_path"] == "an-agent-big-1" and {key: record[key] for key in before} == before
     told = {"status": "completed", "attempts": 1, "cost_usd": 0.25, "tokens": {"input": 7}, "session_id": "of its own"}
     assert {key: record["agent"][key] for key in told} == told and record["agent"]["seconds"] > 0
-    assert set(record["agent"]) == set(told) | {"seconds", "isolation"}
+    more = {"best_attempt", "waited_seconds", "turns", "tool_calls", "permission_denials", "feedback", "comparable", "extracted"}
+    assert set(record["agent"]) == set(told) | {"seconds", "isolation"} | more
 
 
 def test_an_agent_sees_nothing_of_make_and_of_our_options_but_what_is_its_own(warm: Place, agent: Any) -> None:
     looks = agent('env -0 > "$AGENT_OUT/env"')
-    chosen = {"DATASET": "sample", "RUN": "clean-environment", "AGENT": str(looks), "SPLIT": "test", "PROMPT": "", "CONFIG": "", "TIMEOUT": "60"}
+    chosen = {"DATASET": "sample", "RUN": "clean-environment", "AGENT": str(looks), "SPLIT": "test", "PROMPT": "", "CONFIG": "", "TIMEOUT": "60", "FEEDBACK": "none"}
     other = {"ARTIFACTS": str(warm.artifacts), "MAKEFLAGS": "-j8 --jobserver-auth=3,4", "GIT_DIR": "/nowhere", "PYTHONPATH": "/nowhere", "SOME_API_KEY": "its own"}
     warm.run("bin/run-agent", ID, **dict.fromkeys(OURS, "1") | chosen | other)
     env = dict(item.split("=", 1) for item in (attempt(warm, "clean-environment") / "env").read_text().split("\0") if item)
@@ -91,10 +92,11 @@ def test_however_an_agent_ends_there_is_a_record_with_its_patch(warm: Place, age
 
 @pytest.mark.parametrize(("code", "said"), [(75, "run again later"), (78, "cannot run at all")])
 def test_an_agent_that_could_not_run_leaves_no_result(warm: Place, agent: Any, code: int, said: str) -> None:
-    done = start(warm, f"could-not-{code}", agent(f"echo half > half.txt; echo first >&2; echo 'please log in' >&2; exit {code}"), code=1)
+    done = start(warm, f"could-not-{code}", agent(f"echo half > half.txt; echo first >&2; echo 'please log in' >&2; exit {code}"), "--patience", "0", code=1)
     [line] = [line for line in done.stderr.splitlines() if "failed" in line]
     assert done.stdout == "" and ID in line and "please log in" in line and said in line
     assert not (warm.artifacts / "runs" / f"could-not-{code}" / ID / "agent.json").exists()
+    (warm.artifacts / "cache/backoff/an-agent.json").unlink(missing_ok=True)  # or time goes by
     assert json.loads(start(warm, f"could-not-{code}", agent("true")).stdout)["model_patch"] == ""
 
 
@@ -170,7 +172,8 @@ def test_a_result_that_is_there_is_printed_and_the_agent_is_not_started_again(wa
 def test_an_agent_starts_in_a_clean_worktree_each_time(warm: Place, agent: Any) -> None:
     made = warm.run("bin/make-worktree", "--dataset", "sample", "--run", "clean-worktree", ID).stdout
     made = warm.run("bin/setup-venv", input=made).stdout
-    warm.run("bin/run-agent", "--agent", agent("echo half > half.txt; exit 75"), input=made, code=1)
+    warm.run("bin/run-agent", "--agent", agent("echo half > half.txt; exit 75"), "--patience", "0", input=made, code=1)
+    (warm.artifacts / "cache/backoff/an-agent.json").unlink()
     whole = agent("ls > \"$AGENT_OUT/files\"; echo whole > whole.txt")
     for again in ([], ["--again"]):
         [record] = warm.records("bin/run-agent", *again, "--agent", whole, input=made)

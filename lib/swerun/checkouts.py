@@ -1,5 +1,6 @@
 """Sealed checkouts: the files of a base commit in a repository of their own, which stands on a sealed history."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from swerun.errors import CommandFailed, Fatal
 from swerun.git import git
 from swerun.state import remove_tree
 
+CLAUDE = ("settings.json", "settings.local.json", "hooks", "skills", "commands", "agents")
 LINKED = (".claude", ".mcp.json", ".mcp-the-force", "claude_hooks")
 # several writers, from 1,000 files on: three quarters of the time that one takes; below that, starting them costs more
 CONFIG_FILE = """[core]
@@ -76,10 +78,37 @@ def config_folder(chosen: str) -> Path | None:
 
 
 def link_config(checkout: Path, folder: Path | None) -> list[str]:
-    """Link the agent's configuration into a checkout; a name that the repository tracks is left alone."""
+    """Link the agent's configuration into a checkout; a name that the repository tracks is left alone.
+
+    Of .claude only what is configuration: never a CLI's own state or log-in.
+    """
     linked = []
     for name in LINKED if folder else ():
-        if (folder / name).exists() and not (checkout / name).is_symlink() and not (checkout / name).exists():
-            (checkout / name).symlink_to(folder / name)
-            linked.append(name)
+        if not (folder / name).exists() or (checkout / name).is_symlink() or (checkout / name).exists():
+            continue
+        for part in CLAUDE if name == ".claude" else ("",):
+            if (folder / name / part).exists():
+                (checkout / name / part).parent.mkdir(exist_ok=True)
+                (checkout / name / part).symlink_to(folder / name / part)
+                linked.append(f"{name}/{part}" if part else name)
     return linked
+
+
+def config_state(checkout: Path) -> dict[str, tuple[int, int, int]]:
+    """The files behind the links of link_config, each with its inode, size and time, to see what an agent changed through them."""
+    found = {}
+    for name in (*LINKED, *(f".claude/{part}" for part in CLAUDE)):
+        if not (checkout / name).is_symlink():
+            continue
+        target = Path(os.path.realpath(checkout / name))
+        for file in (target, *itertools.islice(target.rglob("*"), 1000)):
+            if state := state_of(file):
+                found[str(file)] = state
+    return found
+
+
+def state_of(file: Path) -> tuple[int, int, int] | None:
+    if not file.is_file():
+        return None
+    at = file.stat()
+    return at.st_ino, at.st_size, at.st_mtime_ns

@@ -27,10 +27,15 @@ OPTIONS = (
     Option("MAX_TURNS", "", "the turn limit, passed to the agent", True),
     Option("PROMPT", "", "a prompt template (default lib/prompts/solve.md)", True),
     Option("RUN", "", "the run's name (default <dataset>-<agent>)"),
-    Option("ITERATIONS", "5", "attempts a task at most, for agents that are given feedback", True),
+    Option("ITERATIONS", "5", "attempts a task at most; one that passes the tests it is told of ends them", True),
+    Option("FEEDBACK", "visible", "what an agent is told of its last attempt: none, visible (tests of the base commit and its own), hidden (the grading tests: not comparable)", True),
+    Option("RESET", "1", "0: the next attempt goes on in the worktree and session of the last, instead of in a fresh one", True),
     Option("TIMEOUT", "600", "seconds an attempt may take", True),
     Option("TEST_TIMEOUT", "1800", "seconds a test run may take", True),
     Option("TEST_JOBS", "", "test suites and builds at once on a host, however many tasks are in flight (default: its cores)"),
+    Option("BUDGET", "", "dollars that the run may cost: nothing is started that would pass it (default: no limit)"),
+    Option("MAX_COST", "", "dollars that a task may cost, all its attempts together (default: no limit)"),
+    Option("PATIENCE", "3600", "seconds that a model API may be limited, overloaded or down before tasks give up until the next run"),
     Option("MCP", "1", "0: no MCP tools", True),
     Option("CONFIG", "", "where .claude, .mcp.json, .mcp-the-force and claude_hooks come from (default: the parent of the toolkit)"),
     Option("REMOTE", "https://github.com/{repo}", "where mirrors come from: URL or path with {repo} {owner} {name}, or a file that maps repositories to such"),
@@ -47,7 +52,7 @@ OPTIONS = (
 )
 BY_NAME = {option.name: option for option in OPTIONS}
 # what a run knows nothing of yet (REPEAT: only validate does)
-LATER = ("FEEDBACK", "RESET", "BUDGET", "MAX_COST", "REPEAT", "HOSTS", "ENGINE", "MEM", "ISOLATION", "NET", "ALLOW")
+LATER = ("REPEAT", "HOSTS", "ENGINE", "MEM", "ISOLATION", "NET", "ALLOW")
 # every variable that is ours, those of later features included: agents, builds and tests see none
 NAMES = tuple(dict.fromkeys((*BY_NAME, *LATER)))
 FIXED = tuple(option.name for option in OPTIONS if option.fixed)
@@ -86,6 +91,11 @@ def count(name: str, text: str) -> int | None:
     if not text.isdecimal():  # isdigit takes ² too, and int does not
         raise Usage(f"{name} is '{text}', not a whole number")
     return int(text)
+
+
+def dollars(name: str, text: str) -> float | None:
+    """An amount of money, None where the option is not set."""
+    return number(name, text) if text else None
 
 
 def flag(text: str) -> bool:

@@ -9,7 +9,6 @@ from swerun import paths
 from swerun.checkouts import LINKED
 from swerun.git import git
 from swerun.process import clean_env, run
-from swerun.spec import changed_files
 from swerun.state import remove_tree
 from swerun.workspace import Workspace
 
@@ -119,31 +118,6 @@ def _is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-DIFF = re.compile(r"^(diff --git |--- \S.*\n\+\+\+ \S)", re.M)
-
-
-def find(text: str) -> str:
-    """The diff in what an agent printed: its fenced blocks of one, or all from the first `diff --git` line; else ""."""
-    blocks: dict[tuple[str, ...], str] = {}
-    for block in re.findall(r"^```[a-z]*\n(.*?)^```", text, re.M | re.S):
-        if DIFF.search(block):
-            blocks[tuple(changed_files(block))] = block  # a second one for the same files is the better thought
-    if blocks:
-        return "".join(blocks.values())
-    found = DIFF.search(text)
-    return text[found.start():].rstrip() + "\n" if found else ""
-
-
-def apply_printed(row: dict[str, Any], space: Workspace, patch: str) -> bool:
-    """Apply a diff that an agent printed to its own worktree; line counts that are wrong are counted again."""
-    with Trusted(row, space) as trusted:
-        for words in (("apply",), ("apply", "--recount", "--ignore-whitespace"), ("apply", "--recount", "--ignore-whitespace", "-p0")):
-            done = git(space.checkout, *words, "--whitespace=nowarn", "-", input=patch.encode(), check=False, env=trusted.env, trusted=(trusted.folder,))
-            if done.returncode == 0:
-                return True
-    return False
 
 
 # swebench 5.0.2, run_evaluation.GIT_APPLY_CMDS

@@ -5,7 +5,7 @@ from typing import Callable, Mapping
 
 import orjson
 
-from swerun import agents, datasets, options, runs, selection, spec as specs
+from swerun import agents, datasets, options, prompts, runs, selection, spec as specs
 from swerun.errors import Usage
 from swerun.options import Value
 
@@ -38,13 +38,22 @@ def rows_of(chosen: Mapping[str, str], say: Callable[[str], None]) -> list[datas
     return rows
 
 
+def check_agent_options(chosen: Mapping[str, str]) -> None:
+    """Raises Usage for what no agent can be run with."""
+    prompts.template(chosen["PROMPT"])
+    for name in ("TIMEOUT", "TEST_TIMEOUT", "ITERATIONS", "BUDGET", "MAX_COST"):
+        if chosen[name]:
+            options.number(name, chosen[name])
+    options.count("PATIENCE", chosen["PATIENCE"])
+    if chosen["FEEDBACK"] not in ("none", "visible", "hidden"):
+        raise Usage(f"FEEDBACK is '{chosen['FEEDBACK']}' (none, visible or hidden)")
+
+
 def check(chosen: dict[str, str], known: runs.Run | None, say: Callable[[str], None]) -> Rows:
     """The rows of the run: those chosen, else those it had before. Raises Usage for every option that cannot be."""
     runs.check_name(chosen["RUN"])
     chosen["AGENT"] = agents.check(chosen["AGENT"])
-    agents.read_template(chosen["PROMPT"])
-    for name in ("TIMEOUT", "TEST_TIMEOUT", "ITERATIONS"):
-        options.number(name, chosen[name])
+    check_agent_options(chosen)
     if chosen.get("DISK_LIMIT"):
         options.number("DISK_LIMIT", chosen["DISK_LIMIT"])
     found = datasets.load(chosen["DATASET"], chosen["SPLIT"], say)

@@ -79,7 +79,7 @@ class Ended(NamedTuple):
 
 
 def run_limited(argv: list[str], *, cwd: Path, env: Mapping[str, str], timeout: float, stdin: IO | int, stdout: IO, stderr: IO | int,
-                tick: Tick | None = None) -> Ended:
+                tick: Tick | None = None, grace: float = 5.0) -> Ended:
     """Run somebody's program in a session of its own; at the limit, and at its end, its whole tree is gone.
 
     Output goes to files: a daemon that keeps a pipe open would block a reader for ever.
@@ -104,7 +104,7 @@ def run_limited(argv: list[str], *, cwd: Path, env: Mapping[str, str], timeout: 
         if timed_out:
             _signal_group(child.pid, signal.SIGTERM)
             try:
-                child.wait(5)
+                child.wait(grace)
             except subprocess.TimeoutExpired:
                 pass
     finally:

@@ -4,7 +4,7 @@ import csv
 import io
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, Iterable, Mapping
+from typing import Any, Mapping
 
 import orjson
 
@@ -12,7 +12,7 @@ from swerun import paths, runs
 from swerun.state import read_json, write_file
 
 Record = dict[str, Any]
-COLUMNS = ("instance_id", "repo", "version", "resolved", "status", "agent_status", "agent_seconds", "test_seconds", "cost_usd", "patch_bytes", "reference_resolves")
+COLUMNS = ("instance_id", "repo", "version", "resolved", "status", "agent_status", "agent_seconds", "test_seconds", "cost_usd", "patch_bytes", "reference_resolves", "comparable")
 # statuses for which the official harness writes no report of the instance and counts an error
 ERRORS = ("patch_failed", "timeout", "out_of_memory")
 REFERENCE = {"resolved": "yes", "unresolved": "no", "flaky": "flaky"}
@@ -39,7 +39,13 @@ def kind(record: Record) -> str:
     return "resolved" if record["resolved"] else "unresolved"
 
 
-def official(records: Iterable[Record], total: int) -> Record:
+def not_comparable(records: list[Record]) -> str:
+    """A sentence on tasks whose agents were told of the grading tests, and no word where there are none."""
+    found = sum(not (record.get("agent") or {}).get("comparable", True) for record in records)
+    return f"not comparable with other runs: FEEDBACK=hidden told the agent of the grading tests, in {found} of {len(records)} tasks" if found else ""
+
+
+def official(records: list[Record], total: int) -> Record:
     """The run report of swebench 5 (reporting.make_run_report, schema_version 2)."""
     ids: dict[str, list[str]] = defaultdict(list)
     reasons = {}
@@ -59,6 +65,7 @@ def official(records: Iterable[Record], total: int) -> Record:
         **{f"{name}_ids": sorted(found) for name, found in lists.items()},
         "failure_reasons": reasons,
         "schema_version": 2,
+        **({"note": note} if (note := not_comparable(records)) else {}),
     }
 
 
@@ -96,6 +103,7 @@ def _csv_row(record: Record, reference: str | None) -> Record:
         "cost_usd": agent.get("cost_usd"),
         "patch_bytes": len((record.get("model_patch") or "").encode()) if "model_patch" in record else None,
         "reference_resolves": REFERENCE.get(reference or ""),
+        "comparable": agent.get("comparable", True),
     }
 
 

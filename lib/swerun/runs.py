@@ -13,7 +13,7 @@ from swerun.errors import Usage
 from swerun.git import git
 from swerun.options import FIXED
 from swerun.process import run as run_command
-from swerun.state import locked, read_json, write_json
+from swerun.state import locked, read_json, write_file, write_json
 
 Run = dict[str, Any]
 
@@ -35,6 +35,20 @@ def file(run: str) -> Path:
 
 def read(run: str) -> Run | None:
     return read_json(file(run)) if paths.safe_name(run) else None
+
+
+def stop(run: str, why: str = "") -> None:
+    """Let a run start no more agents; without a reason, by a person's wish, no grading either."""
+    write_file(paths.run_dir(run) / "stop", why.encode())
+
+
+def stopped(run: str, since: float = 0.0) -> str | None:
+    """Why a run starts nothing more; None where it goes on, or was stopped before a time at which somebody called a stage by hand."""
+    file = paths.run_dir(run) / "stop"
+    try:
+        return (file.read_text("utf-8", "replace") or "somebody asked for it") if file.stat().st_mtime >= since else None
+    except FileNotFoundError:
+        return None
 
 
 def canonical(name: str, value: str) -> str:

@@ -36,16 +36,24 @@ def parser_languages() -> dict[str, str]:
     return {name: parser.__module__.rpartition(".")[2] for name, parser in _grading().PARSER_REGISTRY.items()}
 
 
-def report(row: dict[str, Any], spec: Spec, model_patch: str | None, log: Path) -> Report:
-    """get_eval_report of one instance: `resolved`, and `tests_status` where its log was of a run."""
+def _test_spec(row: dict[str, Any], spec: Spec) -> Any:
     grading = _grading()
     if spec.log_parser not in grading.PARSER_REGISTRY:
         raise Fatal(f"no log parser '{spec.log_parser}' in swebench {VERSION}")
-    test_spec = grading.TestSpec(
+    return grading.TestSpec(
         instance_id=row["instance_id"], image="", eval_script_list=[], repo=row["repo"], version=row["version"],
         FAIL_TO_PASS=row["FAIL_TO_PASS"], PASS_TO_PASS=row["PASS_TO_PASS"], log_parser=spec.log_parser, eval_type=row.get("eval_type") or "pass_and_fail")
+
+
+def statuses(row: dict[str, Any], spec: Spec, log: Path) -> dict[str, str]:
+    """{test: PASSED, FAILED, ERROR, SKIPPED or XFAIL} of a log; none where it is of no test run."""
+    return _grading().get_logs_eval(_test_spec(row, spec), str(log))[0]
+
+
+def report(row: dict[str, Any], spec: Spec, model_patch: str | None, log: Path) -> Report:
+    """get_eval_report of one instance: `resolved`, and `tests_status` where its log was of a run."""
     prediction = {"instance_id": row["instance_id"], "model_name_or_path": "", "model_patch": model_patch}
-    return grading.get_eval_report(test_spec, prediction, str(log), True)[row["instance_id"]]
+    return _grading().get_eval_report(_test_spec(row, spec), prediction, str(log), True)[row["instance_id"]]
 
 
 def failing(row: dict[str, Any], spec: Spec, model_patch: str | None, log: Path) -> list[str]:

@@ -1,0 +1,150 @@
+"""Attempts at a task: one, its tests, what the agent is told of them, the next; the best of them is the prediction.
+
+An attempt that has ended is kept as `attempts/<n>/attempt.json`, so that whoever goes on after a kill pays for none twice.
+"""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+from swerun import answers, checkouts, launches, options, prompts, spending, visible, workspace
+from swerun.errors import Fatal
+from swerun.launches import Task, left
+from swerun.runs import agent_label
+from swerun.state import read_json, write_file, write_json
+from swerun.visible import Judged
+from swerun.workspace import Workspace
+
+Attempt = dict[str, Any]
+TOLD = ("model", "agent_version", "stop_reason", "mcp_servers", "notes")  # what an agent says of itself that its record repeats
+
+
+def run(agent: str, task: Task) -> dict[str, Any]:
+    """What an executable agent adds to a record: model_patch, model_name_or_path, agent. Raises Fatal where nothing is a result yet."""
+    chosen, tried = task.chosen, []
+    most = 1 if chosen["FEEDBACK"] == "none" else int(options.number("ITERATIONS", chosen["ITERATIONS"])) or 1
+    spending.settle(task.record["run"], task.record["instance_id"])
+    space: Workspace | None = None
+    for number in range(1, most + 1):
+        last = tried[-1] if tried else None
+        if last and not _again(tried):
+            break
+        one = _kept(task, number)
+        if one is None:
+            leave = _leave(task, number)
+            if leave is None:
+                if not tried:
+                    raise Fatal("MAX_COST is spent, and no attempt of it has ended (raise it, then run again)")
+                break
+            space = _space(task, space, last)
+            one = _attempt(agent, task, space, number, last, leave)
+            if most > 1:
+                one |= _judged(task, one, alone=number == 1 and number == most)
+            write_json(_folder(task, number) / "attempt.json", one)
+        tried.append(one)
+        if one["status"] == "budget":
+            break
+    return _record(agent, task, tried)
+
+
+def _folder(task: Task, number: int) -> Path:
+    return task.folder / "attempts" / str(number)
+
+
+def _kept(task: Task, number: int) -> Attempt | None:
+    return read_json(_folder(task, number) / "attempt.json")
+
+
+def _leave(task: Task, number: int) -> spending.Leave | None:
+    budget, most = (options.dollars(name, task.chosen[name]) for name in ("BUDGET", "MAX_COST"))
+    return spending.ask(task.record["run"], task.record["instance_id"], number, budget, most, task.since, task.say)
+
+
+def _again(tried: list[Attempt]) -> bool:
+    """Whether another attempt is worth its price: the last one failed the tests it can be told of, or left nothing, once."""
+    last = tried[-1]
+    if not last["model_patch"].strip():
+        return sum(not one["model_patch"].strip() for one in tried) == 1
+    return not last["passed"]
+
+
+def _space(task: Task, space: Workspace | None, last: Attempt | None) -> Workspace:
+    """The place of the next attempt: fresh, or with RESET=0 as the last one left it (after a kill: with its patch put back)."""
+    if last is None:
+        made = workspace.existing(task.record, task.row)
+        if made:
+            return made
+    elif space and not options.flag(task.chosen["RESET"]):
+        return space
+    place = workspace.agent_place(task.record)
+    made = workspace.make(task.row, place, task.folder, task.chosen["REMOTE"], checkouts.config_folder(task.chosen["CONFIG"]), task.say)
+    if last and not options.flag(task.chosen["RESET"]) and last["model_patch"].strip():
+        answers.apply(task.row, made, last["model_patch"])
+    return made
+
+
+def _attempt(agent: str, task: Task, space: Workspace, number: int, last: Attempt | None, leave: spending.Leave) -> Attempt:
+    chosen, out = task.chosen, launches.fresh(_folder(task, number))
+    goes_on = bool(last) and not options.flag(chosen["RESET"])
+    session = last["session"] if goes_on and launches.home(task).is_dir() else str(uuid.uuid4())
+    told = {"feedback": last["feedback"], "previous_patch": last["model_patch"]} if last else None
+    if told:
+        write_file(out / "feedback.md", told["feedback"].encode("utf-8", "surrogateescape"))
+    write_file(out / "prompt.md", prompts.render(task.row, chosen["PROMPT"], space.checkout, number, told, goes_on))
+    env = launches.environment(task, space, out, number, session, leave.cap, bool(told))
+    checkouts.mark_used(space.checkout)
+    task.say("running the agent" if number == 1 else f"running the agent, attempt {number}")
+    cost, config = None, checkouts.config_state(space.checkout)
+    try:
+        done = launches.launch(agent, task, space, out, env | {"AGENT_RESUME": "1" if last and session == last["session"] else ""}, float(chosen["TIMEOUT"]))
+        cost = done.usage.get("cost_usd")
+    finally:
+        # an attempt that is tried again later has cost something, too, if the agent said so
+        spent = cost if cost is not None else launches.add({}, launches.read_usage(out / "usage.json")).get("cost_usd")
+        spending.end(task.record["run"], leave, task.record["instance_id"], spent)
+    changed = sorted(name for name, state in config.items() if checkouts.state_of(Path(name)) != state)
+    said = left(out / "answer.md") or left(out / "stdout.txt")
+    taken = answers.take(task.row, space, left(out / "patch.diff"), said)
+    write_file(out / "patch.diff", taken.patch.encode())
+    return {"attempt": number, "status": done.status, "seconds": round(done.seconds, 3), "waited_seconds": round(done.waited, 3), "session": session,
+            "model_patch": taken.patch, "extracted": taken.extracted, "usage": done.usage | ({"notes": [*_notes(done.usage), f"the agent changed the linked configuration: {', '.join(changed[:5])}"]} if changed else {}), "passed": False, "feedback": "", "rank": [False, False, 0]}
+
+
+def _notes(usage: dict[str, Any]) -> list[Any]:
+    return usage["notes"] if isinstance(usage.get("notes"), list) else []
+
+
+def _judged(task: Task, one: Attempt, alone: bool) -> Attempt:
+    """What its tests say of an attempt, and what the next one is told."""
+    if alone:
+        return {}
+    if not one["model_patch"].strip():
+        found = Judged(False, 0, [], visible.NOTHING)
+    else:
+        found = (visible.hidden if task.chosen["FEEDBACK"] == "hidden" else visible.judge)(task, one["model_patch"])
+    text = "" if one["status"] in ("completed", "error") else f"(The attempt ended before its time: {one['status']}.)\n"
+    return {"passed": found.passed, "tests": found.count, "failed": found.failed[:200], "feedback": text + found.feedback, "rank": list(found.rank())}
+
+
+def _record(agent: str, task: Task, tried: list[Attempt]) -> dict[str, Any]:
+    best = max(tried, key=lambda one: (bool(one["model_patch"].strip()), *one["rank"], one["attempt"]))
+    usage: dict[str, Any] = {}
+    for one in tried:
+        usage = launches.add(usage, one["usage"])
+    told = {name: usage[name] for name in TOLD if usage.get(name) is not None}
+    agent_says = {
+        "status": best["status"],
+        "attempts": len(tried),
+        "best_attempt": best["attempt"],
+        "seconds": round(sum(one["seconds"] for one in tried), 3),
+        "waited_seconds": round(sum(one["waited_seconds"] for one in tried), 3),
+        **{name: usage.get(name) for name in ("cost_usd", "tokens", "turns", "tool_calls", "permission_denials")},
+        "session_id": best["usage"].get("session_id") or best["session"],
+        "isolation": "none",
+        "feedback": task.chosen["FEEDBACK"],
+        "comparable": task.chosen["FEEDBACK"] != "hidden",
+        "extracted": best["extracted"],
+        **told,
+    }
+    name = agent_label(agent) + (f"-{task.chosen['MODEL']}" if task.chosen["MODEL"] else "")
+    return {"model_patch": best["model_patch"], "model_name_or_path": name, "agent": agent_says}

@@ -1,0 +1,168 @@
+"""One attempt of an executable agent: what it is given, how it ended, and when it is told to try again."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any, Callable, Mapping, NamedTuple
+
+import orjson
+
+from swerun import backoff, paths, prompts, runs, services, spec as specs, venvs, workspace
+from swerun.errors import Fatal, TryLater
+from swerun.process import MARK, clean_env, run_limited
+from swerun.runs import agent_label
+from swerun.state import remove_tree, write_file
+from swerun.workspace import Workspace
+
+AGAIN_LATER, CANNOT_RUN = 75, 78  # EX_TEMPFAIL and EX_CONFIG of sysexits.h
+GRACE = 12.0  # seconds between the request to end and the end: a CLI writes down what it cost
+STATUSES = ("completed", "max_turns", "budget", "error")  # that an agent may tell of itself
+Say = Callable[[str], None]
+
+
+class Task(NamedTuple):
+    """What an attempt is of."""
+
+    row: dict[str, Any]
+    record: dict[str, Any]
+    chosen: Mapping[str, str]
+    say: Say
+    since: float  # when it was begun, a Unix time: a run that was stopped before is gone on with
+
+    @property
+    def folder(self) -> Path:
+        return paths.task_dir(self.record["run"], self.record["instance_id"])
+
+
+class Done(NamedTuple):
+    status: str
+    seconds: float  # without what was waited for the model API
+    waited: float
+    usage: dict[str, Any]
+
+
+def home(task: Task) -> Path:
+    """A folder for the agent's own state that lasts for all attempts of the task."""
+    return workspace.agent_place(task.record) / "agent"
+
+
+def environment(task: Task, space: Workspace, out: Path, attempt: int, session: str, cap: float | None, told: bool) -> dict[str, str]:
+    chosen, mcp = task.chosen, space.checkout / ".mcp.json"
+    write_file(out / "instructions.md", prompts.instructions().encode())
+    return venvs.activated(space.venv, clean_env()) | {
+        "AGENT_PROMPT_FILE": str(out / "prompt.md"),
+        "AGENT_OUT": str(out),
+        "AGENT_HOME": str(paths.make_dir(home(task))),
+        "AGENT_INSTANCE_ID": task.row["instance_id"],
+        "AGENT_ATTEMPT": str(attempt),
+        "AGENT_TIMEOUT_S": chosen["TIMEOUT"],
+        "AGENT_MODEL": chosen["MODEL"],
+        "AGENT_EFFORT": chosen["EFFORT"],
+        "AGENT_MAX_TURNS": chosen["MAX_TURNS"],
+        "AGENT_MAX_COST": "" if cap is None else f"{cap:.4f}",
+        "AGENT_INSTRUCTIONS_FILE": str(out / "instructions.md"),
+        "AGENT_MCP": "0" if chosen["MCP"] == "0" else "1",
+        "AGENT_MCP_CONFIG": str(mcp.resolve()) if chosen["MCP"] != "0" and mcp.is_symlink() else "",
+        "AGENT_FEEDBACK_FILE": str(out / "feedback.md") if told else "",
+        "AGENT_SESSION": session,
+        "AGENT_RESUME": "",
+        # without a .git of its own, its git must not find a repository that the worktree lies in
+        "GIT_CEILING_DIRECTORIES": str(space.checkout.parent),
+        MARK: str(workspace.agent_place(task.record)),
+    }
+
+
+def launch(agent: str, task: Task, space: Workspace, out: Path, env: dict[str, str], timeout: float) -> Done:
+    """Run an agent to its end; one that says that its model cannot be had is started again in its own session, in the same worktree.
+
+    Raises TryLater where PATIENCE ends before that, and Fatal, with the run stopped, where the agent cannot run at all.
+    """
+    place, label, patience = workspace.agent_place(task.record), agent_label(agent), float(task.chosen["PATIENCE"])
+    stopped = lambda: runs.stopped(task.record["run"], task.since)
+    seconds = waited = 0.0
+    usage: dict[str, Any] = {}
+    while True:
+        waited += backoff.wait(label, task.say, stopped)
+        if stopped():
+            raise Fatal(f"the run was stopped: {stopped()}")
+        start, begun = time.monotonic(), time.time()
+        with services.running(specs.of(task.row), space.venv, place, env) as inner:
+            with open(out / "prompt.md", "rb") as stdin, open(out / "stdout.txt", "ab") as stdout, open(out / "stderr.txt", "ab") as stderr:
+                said_before = stderr.tell()
+                ended = run_limited([agent], cwd=space.checkout, env=inner, timeout=max(1.0, timeout - seconds), stdin=stdin, stdout=stdout, stderr=stderr, grace=GRACE)
+        seconds += time.monotonic() - start
+        paths.make_dir(out)  # an agent may delete even that
+        told = read_usage(out / "usage.json")
+        usage = add(usage, told)
+        if ended.timed_out or ended.returncode not in (AGAIN_LATER, CANNOT_RUN):
+            backoff.worked(label, begun)
+            write_file(out / "usage.json", orjson.dumps(usage, option=orjson.OPT_APPEND_NEWLINE))
+            return Done(_status(ended.returncode, ended.timed_out, told), seconds, waited, usage)
+        why = _last_line(out / "stderr.txt", said_before)
+        if ended.returncode == CANNOT_RUN:
+            runs.stop(task.record["run"], f"agent '{label}' cannot run: {why}")
+            raise Fatal(f"'{agent}' exited {CANNOT_RUN}: {why} (the agent cannot run at all here)")
+        retry_at = told.get("retry_at")
+        if not backoff.failed(label, why, retry_at if isinstance(retry_at, (int, float)) else None, patience):
+            raise TryLater(f"'{agent}' exited {AGAIN_LATER}: {why} (run again later)")
+        (out / "usage.json").unlink(missing_ok=True)
+        env = env | {"AGENT_RESUME": "1"}
+
+
+def _status(returncode: int, timed_out: bool, told: dict[str, Any]) -> str:
+    if timed_out:
+        return "timeout"
+    if returncode < 0:
+        return "crashed"
+    if told.get("status") in STATUSES:
+        return told["status"]
+    return "completed" if returncode == 0 else "error"
+
+
+def _last_line(file: Path, offset: int) -> str:
+    if not file.is_file():
+        return "it said nothing"
+    with open(file, "rb") as opened:
+        opened.seek(max(offset, os.path.getsize(file) - 4096))
+        said = opened.read().decode("utf-8", "replace").strip().splitlines()
+    return said[-1][:300] if said else "it said nothing"
+
+
+def left(file: Path) -> str:
+    """The text of a file that an agent may have left; "" where there is none, or where it is no answer but a flood."""
+    if not file.is_file() or file.stat().st_size > 20_000_000:
+        return ""
+    return file.read_text("utf-8", "replace")
+
+
+def read_usage(file: Path) -> dict[str, Any]:
+    try:
+        told = orjson.loads(file.read_bytes()) if file.is_file() and file.stat().st_size < 1_000_000 else {}
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+SUMMED = ("cost_usd", "turns", "permission_denials")
+COUNTED = ("tokens", "tool_calls")  # {kind: number}
+
+
+def add(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Two usages as one: numbers added up, everything else as the later one says. What is no number counts as not said."""
+    both = {**first, **second}
+    for name in SUMMED:
+        numbers = [told[name] for told in (first, second) if _is_number(told.get(name))]
+        both[name] = round(sum(numbers), 6) if numbers else None
+    for name in COUNTED:
+        kinds = [told[name] for told in (first, second) if isinstance(told.get(name), dict)]
+        both[name] = {kind: sum(one[kind] for one in kinds if _is_number(one.get(kind))) for kind in dict.fromkeys(key for one in kinds for key in one)} if kinds else None
+    return both
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
+
+
+def fresh(out: Path) -> Path:
+    remove_tree(out)
+    return paths.make_dir(out)
