@@ -121,6 +121,72 @@ def test_a_budget_is_passed_by_one_task_at_most_and_the_run_says_how_to_go_on(wa
     assert len(list(warm.artifacts.glob(f"runs/{tmp_path.name}/*/tests.json"))) == 5
 
 
+def test_what_a_killed_process_had_begun_counts_and_nobody_waits_for_it(warm: Place, agent, tmp_path: Path):
+    made = agent(f"[ $AGENT_INSTANCE_ID = {ID} ] && [ ! -e {tmp_path}/killed ] && {{ touch {tmp_path}/killed; kill -9 $PPID; sleep 9; }}; {COSTS}; echo '# x' >> README.md")
+    words = ("bin/run-agent", "--dataset", "sample", "--run", tmp_path.name, "--agent", made, "--budget", "0.5", "--max-cost", "0.3", "--feedback", "none")
+    assert warm.run(*words, ID, code=None).returncode in (-9, 137)
+    [record] = warm.records(*words, IDS[1], timeout=60)  # the killed one counts with half of what it might have cost
+    assert record["agent"]["cost_usd"] == 0.2
+    done = warm.run(*words, ID, code=1, timeout=60)  # and its task is not shut out: it is the budget that has no room
+    assert "BUDGET is 0.5 $, 0.35 $ are spent and one more attempt may cost 0.30 $" in done.stderr
+
+
+def test_leave_that_was_given_for_what_never_started_costs_nothing(warm: Place, agent, tmp_path: Path):
+    rows = [ROWS[ID] | {"repo": "no/where", "instance_id": "nowhere", "base_commit": "1" * 40}, ROWS[ID]]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    env = {"DATASET": str(tmp_path / "rows.jsonl"), "AGENT": str(agent(f"{COSTS}; echo '# x' >> README.md")), "RUN": tmp_path.name, "BUDGET": "0.3", "FEEDBACK": "none", "REMOTE": f"{tmp_path}/no"}
+    done = warm.run("make", "-s", "run", "-j1", code=2, **env)
+    assert "nowhere: failed" in done.stderr and "was stopped" not in done.stderr
+    assert warm.state(tmp_path.name, ID, "tests.json")["agent"]["cost_usd"] == 0.2
+
+
+def test_caps_given_at_once_never_pass_the_budget(warm: Place, agent, tmp_path: Path):
+    spends_all = agent('c=0.02; [ "$(cat $COUNT/n 2>/dev/null)" ] && c=$AGENT_MAX_COST; echo x >> $COUNT/n; echo "{\\"cost_usd\\": $c}" > $AGENT_OUT/usage.json; sleep 1; echo "# x" >> README.md'.replace("$COUNT", str(tmp_path)).replace('\\\\"', '\\"'))
+    warm.run("make", "-s", "run", "-j4", code=None, DATASET="sample", AGENT=str(spends_all), RUN=tmp_path.name, BUDGET="0.10", FEEDBACK="none")
+    spent = sum(json.loads(line)["usd"] for line in (warm.artifacts / "runs" / tmp_path.name / "costs.jsonl").read_text().splitlines() if '"end"' in line)
+    assert 0.05 < spent <= 0.10 + 1e-9
+
+
+def test_redo_asks_the_agent_again(run, warm: Place, tmp_path: Path):
+    run(f"echo x >> {tmp_path}/started; echo '# x' >> README.md", feedback="none")
+    warm.run("make", "-s", "redo", RUN=tmp_path.name, STAGE="agent", IDS=ID)
+    run(f"echo x >> {tmp_path}/started; echo '# x' >> README.md", feedback="none")
+    assert (tmp_path / "started").read_text() == "x\nx\n"
+
+
+def test_where_the_budget_ends_between_attempts_those_that_were_paid_for_decide(run):
+    record, _ = run(f"{COSTS}; {BREAKS}", budget="0.45", iterations="5")
+    assert record["agent"]["attempts"] == 2 and record["agent"]["cost_usd"] == pytest.approx(0.4) and "broken in attempt" in record["model_patch"]
+
+
+def test_tests_that_an_attempt_removed_are_missed(run):
+    record, attempts = run(f"{BREAKS}; git rm -q {TEST}", iterations="2")
+    assert record["agent"]["attempts"] == 2 and "did not run at all" in (attempts / "2/feedback.md").read_text()
+
+
+def test_only_new_tests_run_alone(run):
+    record, attempts = run("printf 'def test_new():\n    assert True\n' > tests/test_new.py", iterations="3")
+    assert record["agent"]["attempts"] == 1
+
+
+def test_a_suite_that_prints_bytes_is_judged(run):
+    record, _ = run("printf 'import os\ndef test_new():\n    os.write(1, bytes([255]))\n    assert True\n' > tests/test_new.py", iterations="3")
+    assert record["agent"]["attempts"] == 1 and record["agent"]["status"] == "completed"
+
+
+LITTER = {
+    "a folder": "mkdir $AGENT_OUT/usage.json $AGENT_OUT/patch.diff", "deep": "python3 -c 'print(\"[\" * 900 + \"]\" * 900)' > $AGENT_OUT/usage.json",
+    "a link": "ln -s /etc/passwd $AGENT_OUT/usage.json", "a forged attempt": "mkdir -p $AGENT_OUT/../2; echo '{}' > $AGENT_OUT/../2/attempt.json; echo '{}' > $AGENT_OUT/attempt.json",
+    "odd kinds": """echo '{"cost_usd": "9", "tokens": {"input": "x", "output": -1}, "mcp_servers": 5, "notes": {"a": 1}, "status": [], "turns": 1e400}' > $AGENT_OUT/usage.json""",
+}
+
+
+@pytest.mark.parametrize("what", list(LITTER))
+def test_what_an_agent_leaves_where_its_usage_belongs_costs_no_attempt(run, what: str):
+    record, _ = run(f"{LITTER[what]}; echo '# x' >> README.md", iterations="2")
+    assert record["agent"]["status"] == "completed" and record["agent"]["cost_usd"] is None and "+# x" in record["model_patch"]
+
+
 def test_one_that_says_try_later_is_started_again_in_its_session_when_all_may(run, warm: Place, tmp_path: Path):
     script = f"""echo "$AGENT_SESSION $AGENT_RESUME" >> {tmp_path}/starts; echo half >> half.txt
         [ $(wc -l < {tmp_path}/starts) -gt 2 ] || {{ echo '{{"cost_usd": 0.1}}' > $AGENT_OUT/usage.json; echo 'rate limited' >&2; exit 75; }}

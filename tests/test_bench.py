@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import TOOLKIT, Place
 
-ROWS = {"checkout", "environment", "set_up", "grading_overhead", "grading", "rerun", "cpu", "at_once"}
+ROWS = {"checkout", "environment", "set_up", "grading_overhead", "grading", "rerun", "attempt", "cpu", "at_once"}
 QUICK = ("--repeats", "1", "--naive", "1", "--naive-repeats", "1", "--tasks", "1", "--finished", "3", "--at-once", "3")
 TEXT = "swerun-sample__textkit-14"
 

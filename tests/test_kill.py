@@ -124,7 +124,7 @@ def test_a_run_killed_at_some_moment_goes_on_without_repeating_what_was_done(war
 
 def test_an_agent_whose_runner_is_killed_dies_and_what_it_started_is_swept_by_the_next_run(warm: Place, agent, tmp_path: Path):
     slow = agent(f"sleep 31417 & echo $$ >>{tmp_path}/pids; [ -e {tmp_path}/again ] || exec sleep 31418", "slow")
-    words = (TOOLKIT / "bin/run-agent", "--dataset", "sample", "--agent", slow, "--run", "runner-killed", TEXT)
+    words = (TOOLKIT / "bin/run-agent", "--dataset", "sample", "--agent", slow, "--feedback", "none", "--run", "runner-killed", TEXT)
     run = started(warm, *words)
     until(lambda: (tmp_path / "pids").exists())
     end(run, signal.SIGKILL, whole_group=False)
@@ -164,7 +164,7 @@ def test_a_run_that_is_told_to_terminate_leaves_nothing_running(warm: Place, age
 def test_a_verdict_that_is_written_is_not_lost_to_an_interrupt(warm: Place, agent, tmp_path: Path):
     # it takes a while to remove what these tests leave behind, and the verdict is written before
     litters = agent("""echo "import pathlib; [pathlib.Path(f'left-{number}').touch() for number in range(30000)]" >>src/textkit/__init__.py""")
-    run = started(warm, "make", "run", DATASET="sample", AGENT=str(litters), RUN="written", IDS=TEXT)
+    run = started(warm, "make", "run", DATASET="sample", AGENT=str(litters), FEEDBACK="none", RUN="written", IDS=TEXT)
     verdict = warm.artifacts / "runs/written" / TEXT / "tests.json"
     until(verdict.exists)
     assert end(run, signal.SIGINT) != 0

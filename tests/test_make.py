@@ -82,7 +82,7 @@ def test_an_agent_that_does_nothing_resolves_nothing(fresh: Place):
 
 def test_one_task_that_fails_does_not_end_a_run_and_the_next_run_makes_up_for_it(warm: Place, agent, tmp_path: Path):
     later = agent(f'[ "$AGENT_INSTANCE_ID" != {TEXT} ] || [ -e {tmp_path}/ready ] || {{ echo rate limit >&2; exit 75; }}')
-    options = {"DATASET": "sample", "AGENT": str(later), "RUN": "one-fails", "IDS": " ".join(THREE)}
+    options = {"DATASET": "sample", "AGENT": str(later), "RUN": "one-fails", "IDS": " ".join(THREE), "PATIENCE": "20"}
     done = warm.make("run", "-j2", code=2, **options)
     assert f"{TEXT}: failed: " in done.stderr and "rate limit" in done.stderr
     assert not [name for name in states(warm, "one-fails") if name.startswith(TEXT) and not name.endswith("task.json")]
@@ -134,7 +134,7 @@ echo +1 >>{log}
 for wait in {{1..400}}; do [ $(grep -c +1 {log}) -ge {at_once} ] && break; sleep 0.05; done
 sleep 0.7  # for one too many to come
 echo -1 >>{log}""")
-    warm.make("run", *flags, DATASET="sample", AGENT=str(counts), RUN=f"at-once-{at_once}")
+    warm.make("run", *flags, DATASET="sample", AGENT=str(counts), FEEDBACK="none", RUN=f"at-once-{at_once}")
     steps = [int(line) for line in log_lines(log)]
     assert len(steps) == 10 and max(sum(steps[:end]) for end in range(11)) == at_once
 
@@ -156,7 +156,7 @@ def test_redo_forgets_what_it_is_told_and_the_next_run_makes_that_again(warm: Pl
 
 
 def test_a_stopped_run_ends_what_it_is_at_starts_nothing_more_and_goes_on_when_told(warm: Place, agent, tmp_path: Path):
-    log, options = tmp_path / "log", {"DATASET": "sample", "RUN": "stopped"}
+    log, options = tmp_path / "log", {"DATASET": "sample", "FEEDBACK": "none", "RUN": "stopped"}
     waits = agent(f'echo $AGENT_INSTANCE_ID >>{log}; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done')
     run = started(warm, "run", "-j2", AGENT=str(waits), **options)
     until(lambda: len(log_lines(log)) == 2)
@@ -257,7 +257,7 @@ def test_clean_temp_removes_what_no_process_works_in(warm: Place):
 def test_two_runs_of_one_name_share_the_work(warm: Place, agent, tmp_path: Path):
     log = tmp_path / "log"
     logs = agent(f"echo $AGENT_INSTANCE_ID >>{log}; sleep 0.5")
-    runs = [started(warm, "run", "-j2", DATASET="sample", AGENT=str(logs), RUN="two") for _ in range(2)]
+    runs = [started(warm, "run", "-j2", DATASET="sample", AGENT=str(logs), FEEDBACK="none", RUN="two") for _ in range(2)]
     ends = [(run.communicate(timeout=120)[1].decode(), run.returncode) for run in runs]
     assert [code for _, code in ends] == [0, 0], ends
     assert sorted(log_lines(log)) == sorted(SAMPLE_IDS) and report(warm, "two")["submitted_instances"] == 5

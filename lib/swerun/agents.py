@@ -108,7 +108,8 @@ def lacking(agent: str, env: Mapping[str, str]) -> list[str]:
             said.append(f"no '{program}' on PATH" + (f" ({wanted.install})" if wanted.install else ""))
     home = Path(env.get("HOME") or "/nonexistent")
     logged_in = any((home / name).exists() for name in wanted.login)
-    if wanted.env and not logged_in and not any(env.get(name) for choice in wanted.env for name in choice.split("|")):
-        choices = " or ".join(name for choice in wanted.env for name in choice.split("|"))
-        said.append(f"no log-in: set {choices}" + (f", or log in so that there is ~/{wanted.login[0]}" if wanted.login else ""))
+    unset = [choice.replace("|", " or ") for choice in wanted.env if not any(env.get(name) for name in choice.split("|"))]
+    if not logged_in and (unset or (wanted.login and not wanted.env)):
+        ways = [*(f"set {choice}" for choice in unset), *([f"log in so that there is ~/{wanted.login[0]}"] if wanted.login else [])]
+        said.append(f"no log-in: {', or '.join(ways) if wanted.login else ' and '.join(ways)}")
     return said

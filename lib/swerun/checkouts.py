@@ -94,6 +94,14 @@ def link_config(checkout: Path, folder: Path | None) -> list[str]:
     return linked
 
 
+def config_of(checkout: Path, chosen: str) -> Path | None:
+    """The folder that this checkout's links lead to (an earlier stage may have had another CONFIG), else that of CONFIG."""
+    for name in (*LINKED[1:], *(f".claude/{part}" for part in CLAUDE)):
+        if (checkout / name).is_symlink():
+            return Path(os.readlink(checkout / name)).parents[name.count("/")]
+    return config_folder(chosen)
+
+
 def config_state(checkout: Path) -> dict[str, tuple[int, int, int]]:
     """The files behind the links of link_config, each with its inode, size and time, to see what an agent changed through them."""
     found = {}

@@ -2,7 +2,6 @@
 
 import re
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from swerun import driving
@@ -12,7 +11,7 @@ from swerun.state import read_json, write_json
 # dollars for a million tokens (input, output) by family, of the published list of 2026-11; a cache read is a tenth of input, a write 1.25 of it.
 # Only the watchdog uses them: what is recorded is the CLI's own sum
 PRICES = {"haiku": (1.0, 5.0), "sonnet": (3.0, 15.0), "opus": (5.0, 25.0)}
-READ = ("settings.json", "settings.local.json", "hooks", "skills", "commands", "agents")
+LEFT_OUT = ("CLAUDE.md", "CLAUDE.local.md", "AGENTS.md", ".claude/CLAUDE.md", ".claude/rules", ".claude/output-styles")
 MARGIN = 1.5  # how far past its cap our own rough sum may be before the CLI, which counts itself, is ended from outside
 KINDS = {"input": "inputTokens", "output": "outputTokens", "cache_read": "cacheReadInputTokens", "cache_write": "cacheCreationInputTokens"}
 LIMITS = {"error_max_turns": "max_turns", "error_max_budget_usd": "budget"}
@@ -107,9 +106,10 @@ class Stream:
         return round(total["cost"] - before["cost"], 6), tokens
 
     def switched_off(self) -> list[str]:
-        """What --setting-sources "" leaves out of what CONFIG links."""
-        found = sorted(path.name for path in Path(".claude").glob("*") if path.is_symlink() and path.name not in READ)
-        return [f".claude/{name} is not read (--setting-sources \"\")" for name in found]
+        """What --setting-sources "" leaves out of what CONFIG has."""
+        folder = self.given.config
+        found = [name for name in LEFT_OUT if folder and (folder / name).exists()]
+        return [f"{name} of CONFIG is not read (--setting-sources \"\")" for name in found]
 
     def end(self, code: int, why: str) -> None:
         """End as the run did: 0 or an outcome, 75 where the API could not be had, 78 where nothing of the kind can run."""
@@ -138,6 +138,13 @@ class Stream:
         if not self.init:
             driving.cannot(f"claude did not start: {reason}")  # a flag it does not know, a session in use, a file that is not there
         driving.failed(self.given, reason, usage)
+
+
+def merged(one: Any, other: Any) -> Any:
+    """Settings with those of another file over them: objects key by key, lists one after the other, as the CLI itself merges its files."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return {key: merged(one[key], other[key]) if key in one and key in other else {**one, **other}[key] for key in {**one, **other}}
+    return [*one, *other] if isinstance(one, list) and isinstance(other, list) else other
 
 
 def _status_in(text: str) -> int | None:

@@ -20,7 +20,7 @@ AGAIN_LATER, CANNOT_RUN = 75, 78
 POLL = 0.05
 # the HTTP answers after which asking again later helps, and those after which only a person can help
 BUSY, REFUSED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529}), frozenset({401, 402, 403})
-BUSY_WORDS = re.compile(r"(?i)rate.?limit|overloaded|too many requests|quota.*exceeded|usage limit|connection|ECONN|ETIMEDOUT|ENOTFOUND|fetch failed|socket|timed? ?out|service unavailable|bad gateway|\b(429|5\d\d)\b")
+BUSY_WORDS = re.compile(r"(?i)rate.?limit|overloaded|too many requests|quota.*exceeded|usage limit|connection (error|refused|reset|closed|was closed)|unable to connect|ECONN|ETIMEDOUT|ENOTFOUND|fetch failed|socket hang up|service unavailable|bad gateway|\b(429|50[0234]|529)\b")
 REFUSED_WORDS = re.compile(r"(?i)invalid.{0,9}api.?key|incorrect api key|authentication|unauthori[sz]ed|not logged in|please run /login|log ?in again|(token|login).{0,20}expired|credit balance|\b(401|403)\b")
 Event = dict[str, Any]
 
@@ -35,6 +35,7 @@ class Given:
         self.model, self.effort = env.get("AGENT_MODEL", ""), env.get("AGENT_EFFORT", "")
         self.max_turns, self.max_cost = env.get("AGENT_MAX_TURNS", ""), env.get("AGENT_MAX_COST", "")
         self.instructions, self.mcp = Path(env["AGENT_INSTRUCTIONS_FILE"]), env.get("AGENT_MCP") != "0"
+        self.config = Path(env["AGENT_CONFIG"]) if env.get("AGENT_CONFIG") else None
         self.mcp_config = env.get("AGENT_MCP_CONFIG", "")
         self.transcript = self.out / "transcript.jsonl"
 

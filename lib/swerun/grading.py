@@ -126,6 +126,11 @@ def run_tests(row: dict[str, Any], spec: Spec, space: Workspace, place: Path, ou
                             stdout=file, stderr=subprocess.STDOUT, tick=telling(say, "running its tests"))
         if ended.timed_out:
             file.write(f"\n\nTimeout error: {timeout:.0f} seconds exceeded.\n".encode())
+    data = output.read_bytes()
+    try:
+        data.decode()
+    except UnicodeDecodeError:  # a test printed bytes: the official parsers take text alone
+        output.write_text(data.decode("utf-8", "replace"), "utf-8", newline="")
     return ended
 
 

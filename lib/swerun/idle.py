@@ -57,13 +57,31 @@ def cpu(bench: Bench, count: int, repeats: int, naive_once: Callable[[], Naive |
     agent.write_text(AGENT)
     agent.chmod(0o755)
     file = dataset(bench, count)
-    bench.run("make", "run", "-j2", DATASET=dataset(bench, min(count, 3)), AGENT=str(agent), RUN="warm-up")
+    bench.run("make", "run", "-j2", DATASET=dataset(bench, min(count, 3)), AGENT=str(agent), FEEDBACK="none", RUN="warm-up")
     for number in range(repeats):
-        made.add("copies", ours=bench.run("make", "run", "-j2", DATASET=file, AGENT=str(agent), RUN=f"idle-{number}").cpu / count)
+        made.add("copies", ours=bench.run("make", "run", "-j2", DATASET=file, AGENT=str(agent), FEEDBACK="none", RUN=f"idle-{number}").cpu / count)
         made.add("copies", limit=bench.set_up("bench-00000", copy_first=False, DATASET=file).copy_cpu)
         naive = naive_once()
         if naive and not naive.failed:
             made.add("copies", naive=naive.cpu)
+    return made
+
+
+def attempt(bench: Bench, repeats: int) -> Row:
+    """What `run-agent` takes for an attempt beyond the agent's own time, in a worktree that is there; naive is the agent and `git diff`."""
+    made = Row("an attempt, its agent's time aside", "the agent alone")
+    agent, task = bench.root / "sleeps", "bench-00000"
+    agent.write_text('#!/bin/sh\nsleep 0.5\n[ -z "$AGENT_OUT" ] || echo x >x.txt\n')
+    agent.chmod(0o755)
+    file = dataset(bench, 1)
+    for number in range(max(repeats, 3)):
+        env = {"DATASET": file, "AGENT": str(agent), "FEEDBACK": "none", "RUN": f"attempt-{number}"}
+        record = bench.run(paths.BIN / "make-worktree", task, **env).stdout
+        record = bench.run(paths.BIN / "setup-venv", input=record, **env).stdout
+        bare = bench.run(agent, **{name: value for name, value in env.items() if name == "DATASET"}).seconds
+        checkout = orjson.loads(record)["worktree"]
+        plain = bench.run("sh", "-c", f"cd {checkout} && AGENT_OUT=. {agent} && git add --intent-to-add . && git diff && git reset -q && rm x.txt", **env).seconds
+        made.add(task, ours=bench.run(paths.BIN / "run-agent", input=record, **env).seconds - bare, naive=plain - bare, limit=bare - 0.5)
     return made
 
 

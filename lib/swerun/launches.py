@@ -7,7 +7,7 @@ from typing import Any, Callable, Mapping, NamedTuple
 
 import orjson
 
-from swerun import backoff, paths, prompts, runs, services, spec as specs, venvs, workspace
+from swerun import backoff, checkouts, options, paths, prompts, runs, services, spec as specs, spending, venvs, workspace
 from swerun.errors import Fatal, TryLater
 from swerun.process import MARK, clean_env, run_limited
 from swerun.runs import agent_label
@@ -41,13 +41,23 @@ class Done(NamedTuple):
     usage: dict[str, Any]
 
 
+class Spent:
+    """What the starts of an attempt have said of their cost, known to whoever asks also when they end by an exception."""
+
+    def __init__(self) -> None:
+        self.starts = 0
+        self.usage: dict[str, Any] = {}
+
+
 def home(task: Task) -> Path:
     """A folder for the agent's own state that lasts for all attempts of the task."""
     return workspace.agent_place(task.record) / "agent"
 
 
 def environment(task: Task, space: Workspace, out: Path, attempt: int, session: str, cap: float | None, told: bool) -> dict[str, str]:
-    chosen, mcp = task.chosen, space.checkout / ".mcp.json"
+    chosen, config = task.chosen, checkouts.config_of(space.checkout, task.chosen["CONFIG"])
+    with_mcp = options.flag(chosen["MCP"])
+    mcp = with_mcp and config is not None and (config / ".mcp.json").is_file()
     write_file(out / "instructions.md", prompts.instructions().encode())
     return venvs.activated(space.venv, clean_env()) | {
         "AGENT_PROMPT_FILE": str(out / "prompt.md"),
@@ -61,8 +71,9 @@ def environment(task: Task, space: Workspace, out: Path, attempt: int, session: 
         "AGENT_MAX_TURNS": chosen["MAX_TURNS"],
         "AGENT_MAX_COST": "" if cap is None else f"{cap:.4f}",
         "AGENT_INSTRUCTIONS_FILE": str(out / "instructions.md"),
-        "AGENT_MCP": "0" if chosen["MCP"] == "0" else "1",
-        "AGENT_MCP_CONFIG": str(mcp.resolve()) if chosen["MCP"] != "0" and mcp.is_symlink() else "",
+        "AGENT_CONFIG": str(config or ""),
+        "AGENT_MCP": "1" if with_mcp else "0",
+        "AGENT_MCP_CONFIG": str(config / ".mcp.json") if config and mcp else "",
         "AGENT_FEEDBACK_FILE": str(out / "feedback.md") if told else "",
         "AGENT_SESSION": session,
         "AGENT_RESUME": "",
@@ -72,20 +83,24 @@ def environment(task: Task, space: Workspace, out: Path, attempt: int, session: 
     }
 
 
-def launch(agent: str, task: Task, space: Workspace, out: Path, env: dict[str, str], timeout: float) -> Done:
+def launch(agent: str, task: Task, space: Workspace, out: Path, env: dict[str, str], cap: float | None, spent: Spent) -> Done:
     """Run an agent to its end; one that says that its model cannot be had is started again in its own session, in the same worktree.
 
     Raises TryLater where PATIENCE ends before that, and Fatal, with the run stopped, where the agent cannot run at all.
     """
-    place, label, patience = workspace.agent_place(task.record), agent_label(agent), float(task.chosen["PATIENCE"])
+    place, label = workspace.agent_place(task.record), agent_label(agent)
+    patience, timeout = float(task.chosen["PATIENCE"]), float(task.chosen["TIMEOUT"])
     stopped = lambda: runs.stopped(task.record["run"], task.since)
     seconds = waited = 0.0
-    usage: dict[str, Any] = {}
     while True:
-        waited += backoff.wait(label, task.say, stopped)
-        if stopped():
-            raise Fatal(f"the run was stopped: {stopped()}")
+        waited_now = backoff.wait(label, patience, task.say, stopped)
+        waited += waited_now
+        if why := runs.stopped(task.record["run"], task.since, by_itself=waited_now < 1):
+            raise Fatal(f"the run was stopped: {why}")
+        if cap is not None:
+            env = env | {"AGENT_MAX_COST": f"{cap - (spent.usage.get('cost_usd') or 0.0):.4f}"}
         start, begun = time.monotonic(), time.time()
+        spent.starts += 1
         with services.running(specs.of(task.row), space.venv, place, env) as inner:
             with open(out / "prompt.md", "rb") as stdin, open(out / "stdout.txt", "ab") as stdout, open(out / "stderr.txt", "ab") as stderr:
                 said_before = stderr.tell()
@@ -93,18 +108,21 @@ def launch(agent: str, task: Task, space: Workspace, out: Path, env: dict[str, s
         seconds += time.monotonic() - start
         paths.make_dir(out)  # an agent may delete even that
         told = read_usage(out / "usage.json")
-        usage = add(usage, told)
+        usage = spent.usage = add(spent.usage, told)
+        put(out / "usage.json", orjson.dumps(usage, option=orjson.OPT_APPEND_NEWLINE))
         if ended.timed_out or ended.returncode not in (AGAIN_LATER, CANNOT_RUN):
-            backoff.worked(label, begun)
-            write_file(out / "usage.json", orjson.dumps(usage, option=orjson.OPT_APPEND_NEWLINE))
+            if not ended.timed_out and ended.returncode >= 0:
+                backoff.worked(label, begun)
             return Done(_status(ended.returncode, ended.timed_out, told), seconds, waited, usage)
         why = _last_line(out / "stderr.txt", said_before)
         if ended.returncode == CANNOT_RUN:
             runs.stop(task.record["run"], f"agent '{label}' cannot run: {why}")
             raise Fatal(f"'{agent}' exited {CANNOT_RUN}: {why} (the agent cannot run at all here)")
         retry_at = told.get("retry_at")
-        if not backoff.failed(label, why, retry_at if isinstance(retry_at, (int, float)) else None, patience):
+        if not backoff.failed(label, why, retry_at, patience) or waited > patience:
             raise TryLater(f"'{agent}' exited {AGAIN_LATER}: {why} (run again later)")
+        if cap is not None and cap - (usage.get("cost_usd") or 0.0) < spending.LEAST:
+            return Done("budget", seconds, waited, usage)
         (out / "usage.json").unlink(missing_ok=True)
         env = env | {"AGENT_RESUME": "1"}
 
@@ -130,37 +148,56 @@ def _last_line(file: Path, offset: int) -> str:
 
 def left(file: Path) -> str:
     """The text of a file that an agent may have left; "" where there is none, or where it is no answer but a flood."""
-    if not file.is_file() or file.stat().st_size > 20_000_000:
+    if file.is_symlink() or not file.is_file() or file.stat().st_size > 5_000_000:
         return ""
     return file.read_text("utf-8", "replace")
 
 
-def read_usage(file: Path) -> dict[str, Any]:
-    try:
-        told = orjson.loads(file.read_bytes()) if file.is_file() and file.stat().st_size < 1_000_000 else {}
-    except (OSError, orjson.JSONDecodeError):
-        return {}
-    return told if isinstance(told, dict) else {}
+def put(file: Path, data: bytes) -> None:
+    """Write a file where an agent may have left something else under its name."""
+    if file.is_symlink() or file.is_dir():
+        remove_tree(file)
+    write_file(file, data)
 
 
-SUMMED = ("cost_usd", "turns", "permission_denials")
+NUMBERS = ("cost_usd", "turns", "permission_denials")
 COUNTED = ("tokens", "tool_calls")  # {kind: number}
+WORDS = ("session_id", "model", "agent_version", "stop_reason", "status")
+
+
+def read_usage(file: Path) -> dict[str, Any]:
+    """What an agent says of one start, in the keys and kinds of value that are known; whatever else it left is left out."""
+    try:
+        told = orjson.loads(left(file) or "{}")
+    except orjson.JSONDecodeError:
+        return {}
+    if not isinstance(told, dict):
+        return {}
+    found: dict[str, Any] = {name: told[name] for name in (*NUMBERS, "retry_at") if _is_number(told.get(name))}
+    found |= {name: {str(kind): number for kind, number in told[name].items() if _is_number(number)} for name in COUNTED if isinstance(told.get(name), dict)}
+    found |= {name: told[name][:500] for name in WORDS if isinstance(told.get(name), str)}
+    servers, notes = told.get("mcp_servers"), told.get("notes")
+    if isinstance(servers, list):
+        found["mcp_servers"] = [{str(key): str(value)[:200] for key, value in one.items()} for one in servers[:100] if isinstance(one, dict)]
+    if isinstance(notes, list):
+        found["notes"] = [note[:500] for note in notes[:50] if isinstance(note, str)]
+    return found
 
 
 def add(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Two usages as one: numbers added up, everything else as the later one says. What is no number counts as not said."""
+    """Two usages as one: numbers added up, everything else as the later one says."""
     both = {**first, **second}
-    for name in SUMMED:
-        numbers = [told[name] for told in (first, second) if _is_number(told.get(name))]
+    for name in NUMBERS:
+        numbers = [told[name] for told in (first, second) if told.get(name) is not None]
         both[name] = round(sum(numbers), 6) if numbers else None
     for name in COUNTED:
-        kinds = [told[name] for told in (first, second) if isinstance(told.get(name), dict)]
-        both[name] = {kind: sum(one[kind] for one in kinds if _is_number(one.get(kind))) for kind in dict.fromkeys(key for one in kinds for key in one)} if kinds else None
+        kinds = [told[name] for told in (first, second) if told.get(name) is not None]
+        both[name] = {kind: sum(one.get(kind, 0) for one in kinds) for kind in dict.fromkeys(key for one in kinds for key in one)} if kinds else None
     return both
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12
 
 
 def fresh(out: Path) -> Path:

@@ -35,7 +35,7 @@ OPTIONS = (
     Option("TEST_JOBS", "", "test suites and builds at once on a host, however many tasks are in flight (default: its cores)"),
     Option("BUDGET", "", "dollars that the run may cost: nothing is started that would pass it (default: no limit)"),
     Option("MAX_COST", "", "dollars that a task may cost, all its attempts together (default: no limit)"),
-    Option("PATIENCE", "3600", "seconds that a model API may be limited, overloaded or down before tasks give up until the next run"),
+    Option("PATIENCE", "300", "seconds that a model API may be limited, overloaded or down before tasks give up until the next run"),
     Option("MCP", "1", "0: no MCP tools", True),
     Option("CONFIG", "", "where .claude, .mcp.json, .mcp-the-force and claude_hooks come from (default: the parent of the toolkit)"),
     Option("REMOTE", "https://github.com/{repo}", "where mirrors come from: URL or path with {repo} {owner} {name}, or a file that maps repositories to such"),

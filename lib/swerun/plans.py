@@ -44,7 +44,8 @@ def check_agent_options(chosen: Mapping[str, str]) -> None:
     for name in ("TIMEOUT", "TEST_TIMEOUT", "ITERATIONS", "BUDGET", "MAX_COST"):
         if chosen[name]:
             options.number(name, chosen[name])
-    options.count("PATIENCE", chosen["PATIENCE"])
+    for name in ("PATIENCE", "MAX_TURNS"):
+        options.count(name, chosen[name])
     if chosen["FEEDBACK"] not in ("none", "visible", "hidden"):
         raise Usage(f"FEEDBACK is '{chosen['FEEDBACK']}' (none, visible or hidden)")
 

@@ -42,11 +42,16 @@ def stop(run: str, why: str = "") -> None:
     write_file(paths.run_dir(run) / "stop", why.encode())
 
 
-def stopped(run: str, since: float = 0.0) -> str | None:
-    """Why a run starts nothing more; None where it goes on, or was stopped before a time at which somebody called a stage by hand."""
+def stopped(run: str, since: float = 0.0, by_itself: bool = False) -> str | None:
+    """Why a run starts nothing more; None where it goes on, or was stopped before a time at which somebody called a stage by hand.
+
+    `by_itself`: only where money or a log-in stopped it, which ends a task between two attempts; a person's wish lets it finish.
+    """
     file = paths.run_dir(run) / "stop"
     try:
-        return (file.read_text("utf-8", "replace") or "somebody asked for it") if file.stat().st_mtime >= since else None
+        if file.stat().st_mtime < since:
+            return None
+        return file.read_text("utf-8", "replace") or (None if by_itself else "somebody asked for it")
     except FileNotFoundError:
         return None
 

@@ -91,16 +91,19 @@ def judge(task: Task, patch: str) -> Judged:
     changed = specs.changed_files(patch)
     names = [name for name in git(space.checkout, "ls-files", "-z", "--cached", "--others", "--exclude-standard").stdout.split("\0") if (space.checkout / name).is_file()]
     texts = {name: imported((space.checkout / name).read_text("utf-8", "replace")) for name in names if TEST_FILE.search(name)}
+    removed = [name for name in changed if TEST_FILE.search(name) and name not in names]
     tests = concerned(names, changed, texts)
-    if not tests and spec.directives != "none":
+    if not tests and not removed and spec.directives != "none":
         return Judged(True, 0, [], "No existing tests were found that concern what you changed.")
     task.say(f"running {len(tests)} test files that concern what it changed")
     grading.rebuild(spec, space, changed, task.say)
     after, output, timed_out = _run(task, spec, space, place, tests)
+    tests += removed  # their tests passed before, maybe, and are gone
     if timed_out:
         return Judged(False, 0, [], f"The tests of {', '.join(tests)} did not end within {task.chosen['TEST_TIMEOUT']} seconds.")
     bad = sorted(name for name, status in after.items() if status in BAD)
-    before = _before(task, spec, place, [test for test in tests]) if bad or not after else {}
+    # the base is asked only where it can matter: something fails, or tests were changed, so that some may be gone
+    before = _before(task, spec, place, tests) if bad or not after or set(tests) & set(changed) else {}
     failed = [name for name in bad if before.get(name) not in BAD]
     lost = sorted(name for name, status in before.items() if status == "PASSED" and name not in after)
     if not failed and not lost:
@@ -134,6 +137,8 @@ def _space(task: Task, place: Path) -> Workspace:
 
 def _run(task: Task, spec: Spec, space: Workspace, place: Path, tests: list[str]) -> tuple[dict[str, str], str, bool]:
     """({test: status}, the log, whether it took too long) of some test files in a checkout, as grading runs them."""
+    if not tests and spec.directives != "none":
+        return {}, "", False  # a test command without a file to test would run them all
     output = place / "visible.txt"
     named = "".join(f"diff --git a/{name} b/{name}\n" for name in tests)
     with slots.slot(task.say):
@@ -149,7 +154,9 @@ def _before(task: Task, spec: Spec, place: Path, tests: list[str]) -> dict[str, 
     key = " ".join(tests)
     if key not in kept:
         space = _space(task, place)
-        kept[key] = _run(task, spec, space, place, [name for name in tests if (space.checkout / name).is_file()])[0]
+        kept[key], _, timed_out = _run(task, spec, space, place, [name for name in tests if (space.checkout / name).is_file()])
+        if timed_out:
+            return {}
         write_json(file, kept)
     return kept[key]
 
