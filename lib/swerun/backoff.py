@@ -33,7 +33,8 @@ def failed(agent: str, why: str, retry_at: float | None, patience: float) -> boo
         if known["until"] <= now:  # else another one has just found out the same
             known["count"] += 1
             known["until"] = now + min(MOST, FIRST * 2 ** (known["count"] - 1))
-        known |= {"until": max(known["until"], min(retry_at or 0.0, now + WEEK)), "at": now, "why": why}
+        said = retry_at if retry_at and retry_at < now + WEEK else 0.0  # else it is no Unix time in seconds
+        known |= {"until": max(known["until"], said), "at": now, "why": why}
         write_json(file, known)
     return known["until"] - known["since"] <= patience
 
