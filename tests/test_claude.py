@@ -159,7 +159,7 @@ def test_settings_that_are_no_json_are_said_and_not_silently_ignored(api: Api, t
     assert "settings.json" in api.make(code=2, CONFIG=str(folder), MCP="0").stderr and not api.asked()
 
 
-@pytest.mark.parametrize(("status", "times"), [(429, 4), (529, 7)])
+@pytest.mark.parametrize(("status", "times"), [(429, 4), pytest.param(529, 7, marks=pytest.mark.slow)])
 def test_a_limit_and_an_overload_are_waited_out_in_the_same_session(api: Api, status: int, times: int):
     api.serve([WRITES, {"status": status, "times": times, "message": "not now", "text": "Done."}])
     api.make()

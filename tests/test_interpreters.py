@@ -173,6 +173,7 @@ def real_copy(prefix: Path) -> Path:
     return prefix / "bin" / name
 
 
+@pytest.mark.slow
 def test_an_interpreter_that_is_removed_or_upgraded_makes_its_environment_be_built_again(machine: Machine, tmp_path: Path):
     row = ROWS["swerun-sample__textkit-14"]
     minor = "{}.{}".format(*sys.version_info)

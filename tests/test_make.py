@@ -82,7 +82,7 @@ def test_an_agent_that_does_nothing_resolves_nothing(fresh: Place):
 
 def test_one_task_that_fails_does_not_end_a_run_and_the_next_run_makes_up_for_it(warm: Place, agent, tmp_path: Path):
     later = agent(f'[ "$AGENT_INSTANCE_ID" != {TEXT} ] || [ -e {tmp_path}/ready ] || {{ echo rate limit >&2; exit 75; }}')
-    options = {"DATASET": "sample", "AGENT": str(later), "RUN": "one-fails", "IDS": " ".join(THREE), "PATIENCE": "20"}
+    options = {"DATASET": "sample", "AGENT": str(later), "RUN": "one-fails", "IDS": " ".join(THREE), "PATIENCE": "10"}
     done = warm.make("run", "-j2", code=2, **options)
     assert f"{TEXT}: failed: " in done.stderr and "rate limit" in done.stderr
     assert not [name for name in states(warm, "one-fails") if name.startswith(TEXT) and not name.endswith("task.json")]
