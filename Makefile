@@ -86,7 +86,7 @@ clean: clean-temp ## remove caches and the toolkit's own environment; runs and r
 	$(Q)chmod -R u+w $${ARTIFACTS:-artifacts}/cache 2>/dev/null; rm -rf $${ARTIFACTS:-artifacts}/cache .venv
 
 test: ready ## the test suite
-	$(Q).venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests -m "not slow"
+	$(Q).venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal tests -m "not slow"
 
 test-all: ready ## the test suite with the long tests in it
 	$(Q).venv/bin/python -m pytest -q tests

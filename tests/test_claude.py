@@ -111,7 +111,7 @@ def test_a_run_of_the_sample_solves_what_it_can_and_learns_from_tests_where_it_c
         assert record["agent"]["cost_usd"] == pytest.approx(3 * TURN * attempts)
         assert record["agent"]["tokens"] == {"input": 3000 * attempts, "output": 300 * attempts, "cache_read": 0, "cache_write": 0}
         assert record["agent"]["turns"] == 3 * attempts and record["agent"]["tool_calls"] == {"Bash": attempts, "mcp__index__lookup": attempts}
-        assert record["agent"]["mcp_servers"] == [{"name": "index", "status": "connected"}] and record["agent"]["permission_denials"] == 0
+        assert record["agent"]["mcp_servers"] == [{"name": "index", "status": "connected", "version": "0.1"}] and record["agent"]["permission_denials"] == 0
         assert (record["agent"]["model"], record["model_name_or_path"]) == (MODEL, f"claude-{MODEL}") and record["agent"]["agent_version"]
         assert [event["type"] for event in api.events(name)][-1] == "result"
     assert any("broken on purpose" in json.dumps(body["messages"][0]) and "These tests failed" in json.dumps(body["messages"][0]) for body in api.asked())

@@ -7,12 +7,11 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from swerun import answers, checkouts, launches, options, prompts, spending, visible, workspace
+from swerun import answers, checkouts, launches, options, prompts, spending, workspace
 from swerun.errors import Fatal
 from swerun.launches import Task, left
 from swerun.runs import agent_label
-from swerun.state import read_json, write_file, write_json
-from swerun.visible import Judged
+from swerun.state import read_json, write_json
 from swerun.workspace import Workspace
 
 Attempt = dict[str, Any]
@@ -95,8 +94,8 @@ def _attempt(agent: str, task: Task, space: Workspace, number: int, last: Attemp
     session = last["session"] if last and goes_on else str(uuid.uuid4())
     told = {"feedback": last["feedback"], "previous_patch": _short(last["model_patch"])} if last else None
     if told:
-        write_file(out / "feedback.md", told["feedback"].encode("utf-8", "surrogateescape"))
-    write_file(out / "prompt.md", prompts.render(task.row, chosen["PROMPT"], space.checkout, number, told, goes_on))
+        launches.put(out / "feedback.md", told["feedback"].encode("utf-8", "surrogateescape"))
+    launches.put(out / "prompt.md", prompts.render(task.row, chosen["PROMPT"], space.checkout, number, told, goes_on))
     env = launches.environment(task, space, out, number, session, leave.cap, bool(told))
     checkouts.mark_used(space.checkout)
     task.say("running the agent" if number == 1 else f"running the agent, attempt {number}")
@@ -124,6 +123,9 @@ def _notes(usage: dict[str, Any]) -> list[Any]:
 
 def _judged(task: Task, one: Attempt) -> Attempt:
     """What its tests say of an attempt, and what the next one is told."""
+    from swerun import visible  # all of grading, which a single attempt never needs
+    from swerun.visible import Judged
+
     if not one["model_patch"].strip():
         found = Judged(False, 0, [], visible.NOTHING)
     else:

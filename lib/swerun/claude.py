@@ -77,6 +77,7 @@ class Stream:
         return None
 
     def usage(self) -> dict[str, Any]:
+        versions = self.given.versions()
         known = bool(self.result) or not self.spent
         cost, tokens = self._sums() if self.result else (round(sum(self.spent.values()), 6) or None, None)
         return {
@@ -87,7 +88,7 @@ class Stream:
             "session_id": self.init.get("session_id") or self.given.session,
             "model": self.init.get("model"),
             "agent_version": self.init.get("claude_code_version"),
-            "mcp_servers": [{"name": one["name"], "status": one["status"]} for one in self.init.get("mcp_servers", ())] if self.init else None,
+            "mcp_servers": [{"name": one["name"], "status": one["status"], **({"version": versions[one["name"]]} if one["name"] in versions else {})} for one in self.init.get("mcp_servers", ())] if self.init else None,
             "tool_calls": dict(self.tools),
             "permission_denials": len(self.result.get("permission_denials") or ()),
             "notes": [*self.switched_off(), *([] if known else ["cost_usd is our own estimate: the CLI ended without its sum"])],

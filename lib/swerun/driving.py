@@ -45,6 +45,24 @@ class Given:
             return {}
         return json_file(Path(self.mcp_config)).get("mcpServers") or {}
 
+    def tapped(self) -> str:
+        """An MCP configuration of the same servers, those on stdio by way of swerun.mcptap, which notes their versions."""
+        servers = {}
+        for name, server in self.servers().items():
+            if isinstance(server, dict) and server.get("command"):
+                words = ["-I", "-m", "swerun.mcptap", str(self._noted(name)), server["command"], *server.get("args", ())]
+                server = {**server, "command": sys.executable, "args": words}
+            servers[name] = server
+        write_json(self.out / "mcp.json", {"mcpServers": servers})
+        return str(self.out / "mcp.json")
+
+    def versions(self) -> dict[str, str]:
+        """{MCP server: the version that it says it has}"""
+        return {name: json_file(self._noted(name)).get("version", "") for name in self.servers() if self._noted(name).is_file()}
+
+    def _noted(self, name: str) -> Path:
+        return self.out / f"mcp-{re.sub(r'[^A-Za-z0-9_-]', '_', name)}.json"
+
     def asked(self) -> str:
         """The prompt with the instructions before it, for a CLI that has no place for these."""
         return f"{self.instructions.read_text('utf-8')}\n{self.prompt.read_text('utf-8', 'surrogatepass')}"

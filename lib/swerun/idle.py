@@ -70,18 +70,19 @@ def cpu(bench: Bench, count: int, repeats: int, naive_once: Callable[[], Naive |
 def attempt(bench: Bench, repeats: int) -> Row:
     """What `run-agent` takes for an attempt beyond the agent's own time, in a worktree that is there; naive is the agent and `git diff`."""
     made = Row("an attempt, its agent's time aside", "the agent alone")
-    agent, task = bench.root / "sleeps", "bench-00000"
+    agent, count = bench.root / "sleeps", max(repeats, 3)
     agent.write_text('#!/bin/sh\nsleep 0.5\n[ -z "$AGENT_OUT" ] || echo x >x.txt\n')
     agent.chmod(0o755)
-    file = dataset(bench, 1)
-    for number in range(max(repeats, 3)):
-        env = {"DATASET": file, "AGENT": str(agent), "FEEDBACK": "none", "RUN": f"attempt-{number}"}
-        record = bench.run(paths.BIN / "make-worktree", task, **env).stdout
+    env = {"DATASET": dataset(bench, count + 1), "AGENT": str(agent), "FEEDBACK": "none", "RUN": "attempts"}
+    for number in range(count + 1):
+        record = bench.run(paths.BIN / "make-worktree", f"bench-{number:05d}", **env).stdout
         record = bench.run(paths.BIN / "setup-venv", input=record, **env).stdout
-        bare = bench.run(agent, **{name: value for name, value in env.items() if name == "DATASET"}).seconds
+        bare = bench.run(agent, DATASET=env["DATASET"]).seconds
         checkout = orjson.loads(record)["worktree"]
         plain = bench.run("sh", "-c", f"cd {checkout} && AGENT_OUT=. {agent} && git add --intent-to-add . && git diff && git reset -q && rm x.txt", **env).seconds
-        made.add(task, ours=bench.run(paths.BIN / "run-agent", input=record, **env).seconds - bare, naive=plain - bare, limit=bare - 0.5)
+        ours = bench.run(paths.BIN / "run-agent", input=record, **env).seconds
+        if number:  # the first one opens the run
+            made.add("copies", ours=ours - bare, naive=plain - bare, limit=bare - 0.5)
     return made
 
 

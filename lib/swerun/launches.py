@@ -11,7 +11,7 @@ from swerun import backoff, checkouts, options, paths, prompts, runs, services, 
 from swerun.errors import Fatal, TryLater
 from swerun.process import MARK, clean_env, run_limited
 from swerun.runs import agent_label
-from swerun.state import remove_tree, write_file
+from swerun.state import remove_tree
 from swerun.workspace import Workspace
 
 AGAIN_LATER, CANNOT_RUN = 75, 78  # EX_TEMPFAIL and EX_CONFIG of sysexits.h
@@ -58,7 +58,7 @@ def environment(task: Task, space: Workspace, out: Path, attempt: int, session: 
     chosen, config = task.chosen, checkouts.config_of(space.checkout, task.chosen["CONFIG"])
     with_mcp = options.flag(chosen["MCP"])
     mcp = with_mcp and config is not None and (config / ".mcp.json").is_file()
-    write_file(out / "instructions.md", prompts.instructions().encode())
+    put(out / "instructions.md", prompts.instructions().encode())
     return venvs.activated(space.venv, clean_env()) | {
         "AGENT_PROMPT_FILE": str(out / "prompt.md"),
         "AGENT_OUT": str(out),
@@ -154,10 +154,10 @@ def left(file: Path) -> str:
 
 
 def put(file: Path, data: bytes) -> None:
-    """Write a file where an agent may have left something else under its name."""
+    """Write a file where an agent may have left something else under its name. No state, and so not forced to the disk, which takes its time."""
     if file.is_symlink() or file.is_dir():
         remove_tree(file)
-    write_file(file, data)
+    file.write_bytes(data)
 
 
 NUMBERS = ("cost_usd", "turns", "permission_denials")
