@@ -274,6 +274,7 @@ def shipping(warm: Place, sample, tmp_path: Path) -> tuple[Path, dict[str, Path]
     return toolkit, {name: toolkit / f"lib/swerun/locks/swerun-sample__textkit-{name}.toml" for name in ("good", "bad")}
 
 
+@pytest.mark.slow
 def test_a_shipped_lock_is_validated_by_a_fix_that_resolves_and_no_longer_where_none_does(warm: Place, shipping, tmp_path: Path):
     toolkit, files = shipping
     patches = {"good": ROWS[TEXT]["patch"], "bad": (TOOLKIT / "lib/sample/wrong-fix.diff").read_text()}
