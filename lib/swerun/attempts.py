@@ -7,9 +7,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from swerun import answers, checkouts, launches, options, prompts, spending, workspace
+from swerun import answers, checkouts, launches, leavings, options, prompts, spending, workspace
 from swerun.errors import Fatal
-from swerun.launches import Task, left
+from swerun.launches import Task
+from swerun.leavings import left
 from swerun.runs import agent_label
 from swerun.state import read_json, write_json
 from swerun.workspace import Workspace
@@ -94,8 +95,8 @@ def _attempt(agent: str, task: Task, space: Workspace, number: int, last: Attemp
     session = last["session"] if last and goes_on else str(uuid.uuid4())
     told = {"feedback": last["feedback"], "previous_patch": _short(last["model_patch"])} if last else None
     if told:
-        launches.put(out / "feedback.md", told["feedback"].encode("utf-8", "surrogateescape"))
-    launches.put(out / "prompt.md", prompts.render(task.row, chosen["PROMPT"], space.checkout, number, told, goes_on))
+        leavings.put(out / "feedback.md", told["feedback"].encode("utf-8", "surrogateescape"))
+    leavings.put(out / "prompt.md", prompts.render(task.row, chosen["PROMPT"], space.checkout, number, told, goes_on))
     env = launches.environment(task, space, out, number, session, leave.cap, bool(told))
     checkouts.mark_used(space.checkout)
     task.say("running the agent" if number == 1 else f"running the agent, attempt {number}")
@@ -112,7 +113,7 @@ def _attempt(agent: str, task: Task, space: Workspace, number: int, last: Attemp
     changed = sorted(name for name, state in config.items() if checkouts.state_of(Path(name)) != state)
     said = left(out / "answer.md") or left(out / "stdout.txt")
     taken = answers.take(task.row, space, left(out / "patch.diff"), said)
-    launches.put(out / "patch.diff", taken.patch.encode())
+    leavings.put(out / "patch.diff", taken.patch.encode())
     return {"attempt": number, "status": done.status, "seconds": round(done.seconds, 3), "waited_seconds": round(done.waited, 3), "session": session,
             "model_patch": taken.patch, "extracted": taken.extracted, "usage": done.usage | ({"notes": [*_notes(done.usage), f"the agent changed the linked configuration: {', '.join(changed[:5])}"]} if changed else {}), "judged": False, "passed": False, "feedback": "", "rank": [False, False, 0]}
 
@@ -148,7 +149,7 @@ def _record(agent: str, task: Task, tried: list[Attempt]) -> dict[str, Any]:
     best = max(tried, key=lambda one: (bool(one["model_patch"].strip()), *one["rank"], one["attempt"]))
     usage: dict[str, Any] = {}
     for one in tried:
-        usage = launches.add(usage, one["usage"])
+        usage = leavings.add(usage, one["usage"])
     told = {name: usage[name] for name in TOLD if usage.get(name) is not None}
     agent_says = {
         "status": best["status"],

@@ -6,7 +6,8 @@ from typing import Any, Callable
 
 from swerun import agents, attempts, datasets, options, paths, plans, runs, workspace
 from swerun.errors import Fatal
-from swerun.launches import Task, read_usage
+from swerun.launches import Task
+from swerun.leavings import read_usage
 from swerun.process import clean_env
 from swerun.state import remove_tree
 
