@@ -131,6 +131,13 @@ def test_what_a_killed_process_had_begun_counts_and_nobody_waits_for_it(warm: Pl
     assert "BUDGET is 0.5 $, 0.35 $ are spent and one more attempt may cost 0.30 $" in done.stderr
 
 
+def test_what_a_killed_agent_left_in_place_of_its_usage_shuts_nobody_out(warm: Place, agent, tmp_path: Path):
+    made = agent(f"[ -e {tmp_path}/killed ] || {{ touch {tmp_path}/killed; mkdir $AGENT_OUT/usage.json; kill -9 $PPID; sleep 9; }}; echo '# x' >> README.md")
+    words = ("bin/run-agent", "--dataset", "sample", "--run", tmp_path.name, "--agent", made, "--max-cost", "0.3", "--feedback", "none", ID)
+    assert warm.run(*words, code=None).returncode in (-9, 137)
+    assert "+# x" in warm.records(*words, timeout=60)[0]["model_patch"]
+
+
 def test_leave_that_was_given_for_what_never_started_costs_nothing(warm: Place, agent, tmp_path: Path):
     rows = [ROWS[ID] | {"repo": "no/where", "instance_id": "nowhere", "base_commit": "1" * 40}, ROWS[ID]]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

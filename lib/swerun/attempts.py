@@ -97,12 +97,12 @@ def _attempt(agent: str, task: Task, space: Workspace, number: int, last: Attemp
     if told:
         leavings.put(out / "feedback.md", told["feedback"].encode("utf-8", "surrogateescape"))
     leavings.put(out / "prompt.md", prompts.render(task.row, chosen["PROMPT"], space.checkout, number, told, goes_on))
-    env = launches.environment(task, space, out, number, session, leave.cap, bool(told))
+    env = launches.environment(task, space, out, number, session, bool(told), goes_on)
     checkouts.mark_used(space.checkout)
     task.say("running the agent" if number == 1 else f"running the agent, attempt {number}")
     config, spent = checkouts.config_state(space.checkout), launches.Spent()
     try:
-        done = launches.launch(agent, task, space, out, env | {"AGENT_RESUME": "1" if goes_on else ""}, leave.cap, spent)
+        done = launches.launch(agent, task, space, out, env, leave.cap, spent)
     except Fatal:  # the agent has ended, and said what it said
         spending.end(task.record["run"], leave, task.record["instance_id"], spent.usage.get("cost_usd") or (None if spent.starts else 0.0))
         raise

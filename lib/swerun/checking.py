@@ -1,7 +1,7 @@
 """Trying an agent on a toy task: the first task of the sample, one attempt, and a word on each thing the contract asks of it."""
 
-import os
 import time
+from pathlib import Path
 from typing import Any, Callable
 
 from swerun import agents, attempts, datasets, options, paths, plans, runs, workspace
@@ -47,14 +47,14 @@ def check(agent: str, flags: dict[str, Any], say: Say) -> int:
     return 0 if _told(made, folder / "attempts" / "1", say) else 1
 
 
-def _told(made: dict[str, Any], out: os.PathLike[str], say: Say) -> bool:
-    told, usage = made["agent"], read_usage(paths.Path(out) / "usage.json")
+def _told(made: dict[str, Any], out: Path, say: Say) -> bool:
+    told, usage = made["agent"], read_usage(out / "usage.json")
     good = told["status"] == "completed" and bool(made["model_patch"].strip())
     say(f"{'ok' if told['status'] == 'completed' else 'missing'}: it ended as '{told['status']}' after {told['seconds']:.1f} s")
     files = made["model_patch"].count("diff --git ")
     how = f", taken from its {told['extracted']['source']}" if told["extracted"] else ""
     say(f"ok: it changed {files} file{'s' * (files != 1)}{how}" if made["model_patch"].strip() else "missing: it changed nothing, and no diff was found in what it said")
-    if not (paths.Path(out) / "transcript.jsonl").is_file():
+    if not (out / "transcript.jsonl").is_file():
         say("note: it left no transcript.jsonl in AGENT_OUT, so what it did cannot be looked at")
     if usage.get("cost_usd") is None:
         say("note: it says no cost_usd in usage.json, so BUDGET and MAX_COST cannot hold for it")

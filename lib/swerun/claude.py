@@ -27,8 +27,6 @@ class Stream:
         self.tools: Counter[str] = Counter()
         self.spent: dict[str, float] = {}  # dollars by message, by our own rough sum
         self.turns: set[str] = set()
-        self.denied = 0
-        self.retry: Event = {}
         self.text = ""
         self.refused = ""
 
@@ -38,7 +36,6 @@ class Stream:
                 self.init = self.init or event
                 return self._asked_for(event)
             case "system", "api_retry":
-                self.retry = event
                 if event.get("error_status") in driving.REFUSED:
                     self.refused = f"the API refuses the log-in ({event['error_status']} {event.get('error') or ''})"
                     return self.refused

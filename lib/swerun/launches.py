@@ -55,7 +55,7 @@ def home(task: Task) -> Path:
     return workspace.agent_place(task.record) / "agent"
 
 
-def environment(task: Task, space: Workspace, out: Path, attempt: int, session: str, cap: float | None, told: bool) -> dict[str, str]:
+def environment(task: Task, space: Workspace, out: Path, attempt: int, session: str, told: bool, goes_on: bool) -> dict[str, str]:
     chosen, config = task.chosen, checkouts.config_of(space.checkout, task.chosen["CONFIG"])
     with_mcp = options.flag(chosen["MCP"])
     mcp = with_mcp and config is not None and (config / ".mcp.json").is_file()
@@ -70,14 +70,14 @@ def environment(task: Task, space: Workspace, out: Path, attempt: int, session: 
         "AGENT_MODEL": chosen["MODEL"],
         "AGENT_EFFORT": chosen["EFFORT"],
         "AGENT_MAX_TURNS": chosen["MAX_TURNS"],
-        "AGENT_MAX_COST": "" if cap is None else f"{cap:.4f}",
+        "AGENT_MAX_COST": "",  # launch says it, for it is less after each start
         "AGENT_INSTRUCTIONS_FILE": str(out / "instructions.md"),
         "AGENT_CONFIG": str(config or ""),
         "AGENT_MCP": "1" if with_mcp else "0",
         "AGENT_MCP_CONFIG": str(config / ".mcp.json") if config and mcp else "",
         "AGENT_FEEDBACK_FILE": str(out / "feedback.md") if told else "",
         "AGENT_SESSION": session,
-        "AGENT_RESUME": "",
+        "AGENT_RESUME": "1" if goes_on else "",
         # without a .git of its own, its git must not find a repository that the worktree lies in
         "GIT_CEILING_DIRECTORIES": str(space.checkout.parent),
         MARK: str(workspace.agent_place(task.record)),

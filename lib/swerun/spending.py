@@ -16,7 +16,8 @@ import orjson
 
 from swerun import paths, runs
 from swerun.errors import Fatal
-from swerun.state import is_locked, locked, read_json
+from swerun.leavings import read_usage
+from swerun.state import is_locked, locked
 
 POLL = 0.5
 LEAST = 0.005  # dollars: with less than that left nothing is begun
@@ -107,9 +108,8 @@ def _alive(run: str, entry: Entry) -> bool:
 
 def _assumed(run: str, account: Account, entry: Entry) -> float:
     """What an attempt has cost whose process did not live to say it: as its agent said, as others, or half of what it might."""
-    told = read_json(paths.task_dir(run, entry["instance_id"]) / "attempts" / str(entry.get("attempt")) / "usage.json")
-    said = told.get("cost_usd") if isinstance(told, dict) else None
-    if isinstance(said, (int, float)) and 0 <= said < 1e6:
+    said = read_usage(paths.task_dir(run, entry["instance_id"]) / "attempts" / str(entry.get("attempt")) / "usage.json").get("cost_usd")
+    if said is not None:
         return said
     average, most = account.average(), entry["usd"] or 0.0
     return min(average, most or average) if average is not None else most / 2
